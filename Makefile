@@ -1,0 +1,42 @@
+# Everything here needs Python 3.11, 3.12 or 3.13 and make; the rest is set up by the first call.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo $$p && break; done)
+VENV ?= .venv
+BIN = $(VENV)/bin
+# One thread a process: two small-step training processes on a shared machine
+# would otherwise spend their time waiting for each other.
+TEST_ENV = OMP_NUM_THREADS=1 SCIPY_ARRAY_API=1
+
+.PHONY: demo test test-slow test-oldest lint format clean
+
+$(VENV)/installed: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed; name it with make PYTHON=..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[test]'
+	@touch $@
+
+demo: $(VENV)/installed
+	$(BIN)/python examples/quickstart.py
+
+test: $(VENV)/installed
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2
+
+test-slow: $(VENV)/installed
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m slow
+
+# The lowest versions that pyproject.toml allows, in an environment of their own.
+test-oldest:
+	$(MAKE) VENV=.venv-oldest UV_RESOLUTION=lowest-direct test
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+
+format: $(VENV)/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv .venv-oldest build dist demo-output .pytest_cache .ruff_cache

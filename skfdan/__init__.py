@@ -1,0 +1,1 @@
+"""Speech emotion recognition from voice and face, in scikit-learn style."""

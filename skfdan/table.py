@@ -1,0 +1,272 @@
+"""The modality table: a sample is a row, a modality is a column, missing is missing.
+
+A modality table is a :class:`pandas.DataFrame` with the object columns
+``visual`` and ``audio``. A cell is a path, an array, or missing (``None``,
+``NaN`` or ``pd.NA``). Paired clips fill both cells of a row; unpaired sources
+(faces of one corpus, voices of another) fill one cell a row. The table goes
+through cross-validation splits, ``ColumnTransformer``, ``Pipeline`` and
+``n_jobs`` as any other frame does, and a split copies references, not pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+__all__ = ["MODALITIES", "as_cells", "is_missing", "make_table", "stack_modalities", "unpair"]
+
+#: The modalities a table knows, in column order.
+MODALITIES = ("visual", "audio")
+
+
+def is_missing(cell: Any) -> bool:
+    """Tell whether one cell of a modality table is missing.
+
+    Parameters
+    ----------
+    cell : object
+        A path, an array, ``None``, a float ``NaN`` or ``pd.NA``.
+
+    Returns
+    -------
+    bool
+        True for ``None``, scalar ``NaN`` and ``pd.NA``; an array is never missing.
+
+    Examples
+    --------
+    >>> is_missing(None), is_missing(float("nan")), is_missing("a.wav")
+    (True, True, False)
+    """
+    if cell is None or cell is pd.NA:
+        return True
+    return isinstance(cell, (float, np.floating)) and bool(np.isnan(cell))
+
+
+def as_cells(cells: Iterable[Any]) -> np.ndarray:
+    """Put cells into a one-dimensional object array, one by one.
+
+    ``np.asarray`` would stack arrays of equal shape into one block, and a split
+    would then copy pixels.
+
+    Parameters
+    ----------
+    cells : iterable of object
+        Paths, arrays or missing values. An array of shape (n, ...) is a
+        sequence of n cells.
+
+    Returns
+    -------
+    ndarray of shape (n,), dtype object
+        The cells; every missing value is ``None``.
+
+    Examples
+    --------
+    >>> as_cells([np.zeros((3, 2)), np.zeros((3, 2)), None]).shape
+    (3,)
+    """
+    cells = list(cells)
+    column = np.empty(len(cells), dtype=object)
+    for i, cell in enumerate(cells):
+        column[i] = None if is_missing(cell) else cell
+    return column
+
+
+def make_table(
+    visual: Iterable[Any] | None = None, audio: Iterable[Any] | None = None
+) -> pd.DataFrame:
+    """Build a modality table from one or two columns of cells.
+
+    Parameters
+    ----------
+    visual : iterable of length n or None, default=None
+        Video paths, frame folders, image paths, uint8 face arrays of shape
+        (3, H, W) or (frames, 3, H, W), or missing values. An array of shape
+        (n, 3, H, W) is taken as n cells. None leaves the whole column missing.
+    audio : iterable of length n or None, default=None
+        Sound or video paths, float32 log-Mel arrays of shape (n_mels, T), or
+        missing values. None leaves the whole column missing.
+
+    Returns
+    -------
+    DataFrame of shape (n, 2)
+        Object columns ``visual`` and ``audio``; both are always there, so that
+        a fitted ``ColumnTransformer`` finds them at prediction too.
+
+    Raises
+    ------
+    ValueError
+        If both columns are None or their lengths differ.
+
+    Examples
+    --------
+    >>> make_table(audio=["a.wav", "b.wav"])
+      visual  audio
+    0   None  a.wav
+    1   None  b.wav
+    """
+    if visual is None and audio is None:
+        raise ValueError("make_table needs visual=, audio= or both; got neither.")
+    for name, cells in (("visual", visual), ("audio", audio)):
+        if isinstance(cells, (str, bytes)):
+            raise ValueError(
+                f"make_table: {name}={cells!r} is a single path; give a list, {name}=[{cells!r}]."
+            )
+    columns = {
+        name: None if cells is None else as_cells(cells)
+        for name, cells in (("visual", visual), ("audio", audio))
+    }
+    lengths = {name: len(cells) for name, cells in columns.items() if cells is not None}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(
+            f"make_table: visual has {lengths['visual']} cells and audio has {lengths['audio']}. "
+            "A row holds both modalities of one clip; put None where one is missing, or use "
+            "stack_modalities for sources that are not paired."
+        )
+    n = next(iter(lengths.values()))
+    return pd.DataFrame(
+        {
+            name: pd.Series(
+                as_cells([None] * n) if cells is None else cells, dtype=object, name=name
+            )
+            for name, cells in columns.items()
+        }
+    )
+
+
+def stack_modalities(
+    visual: Sequence | None = None, audio: Sequence | None = None
+) -> tuple[pd.DataFrame, np.ndarray, np.ndarray | None]:
+    """Put unpaired sources under one another in one modality table.
+
+    Parameters
+    ----------
+    visual, audio : tuple (X, y) or (X, y, groups), or None
+        The cells, labels and groups (speakers) of one modality. Lengths and
+        corpora may differ between the two.
+
+    Returns
+    -------
+    table : DataFrame of shape (n_visual + n_audio, 2)
+        One filled cell a row, visual rows first.
+    y : ndarray of shape (n_visual + n_audio,)
+        Labels.
+    groups : ndarray of shape (n_visual + n_audio,) or None
+        Groups, or None if no source gives any.
+
+    Raises
+    ------
+    ValueError
+        If no source is given, lengths within a source differ, or one source
+        has groups and the other has not.
+
+    Examples
+    --------
+    >>> faces = [np.zeros((3, 8, 8), np.uint8)] * 3
+    >>> table, y, groups = stack_modalities(
+    ...     visual=(faces, ["joy", "joy", "anger"]), audio=(["a.wav"], ["anger"]))
+    >>> table.shape, y.tolist(), groups
+    ((4, 2), ['joy', 'joy', 'anger', 'anger'], None)
+    """
+    sources = [
+        (name, s) for name, s in (("visual", visual), ("audio", audio)) if s is not None
+    ]
+    if not sources:
+        raise ValueError("stack_modalities needs visual=(X, y), audio=(X, y) or both; got neither.")
+    tables, labels, groups = [], [], []
+    for name, source in sources:
+        if len(source) not in (2, 3):
+            raise ValueError(
+                f"stack_modalities: {name} must be (X, y) or (X, y, groups); "
+                f"got {len(source)} elements."
+            )
+        cells, y, *rest = source
+        table = make_table(**{name: cells})
+        for what, values in (("y", y), *(("groups", g) for g in rest if g is not None)):
+            if len(values) != len(table):
+                raise ValueError(
+                    f"stack_modalities: {name} has {len(table)} cells but {what} has "
+                    f"{len(values)} entries; they must be equal in number."
+                )
+        tables.append(table)
+        labels.append(np.asarray(y))
+        groups.append(None if not rest or rest[0] is None else np.asarray(rest[0]))
+    if any(g is None for g in groups) and any(g is not None for g in groups):
+        without = [name for (name, _), g in zip(sources, groups, strict=True) if g is None]
+        raise ValueError(f"stack_modalities: groups are missing for {without[0]}; give all or none.")
+    return (
+        pd.concat(tables, ignore_index=True),
+        np.concatenate(labels),
+        None if groups[0] is None else np.concatenate(groups),
+    )
+
+
+def unpair(
+    table: pd.DataFrame, y: Sequence, groups: Sequence | None = None
+) -> tuple[pd.DataFrame, np.ndarray, np.ndarray | None]:
+    """Give every modality of every clip a row of its own.
+
+    A paired table cannot express the paper's protocol, in which all faces train
+    while some voices are held out: a row would have to be half in the training
+    set. Frames V1..V3 of a clip (a visual cell of shape (frames, 3, H, W))
+    become as many visual rows, which share its label and group.
+
+    Parameters
+    ----------
+    table : DataFrame of shape (n, 2)
+        Modality table.
+    y : array-like of shape (n,)
+        Labels.
+    groups : array-like of shape (n,) or None, default=None
+        Groups (speakers).
+
+    Returns
+    -------
+    table : DataFrame of shape (m, 2)
+        Visual rows first, then audio rows; missing cells give no row.
+    y : ndarray of shape (m,)
+        Labels.
+    groups : ndarray of shape (m,) or None
+        Groups, None if none were given.
+
+    Raises
+    ------
+    ValueError
+        If the table has neither modality column or lengths differ.
+
+    Examples
+    --------
+    >>> table, y, groups = unpair(make_table(visual=["a.mp4", None], audio=["a.wav", "b.wav"]),
+    ...                           ["joy", "fear"], groups=[1, 2])
+    >>> table.shape, y.tolist(), groups.tolist()
+    ((3, 2), ['joy', 'joy', 'fear'], [1, 1, 2])
+    """
+    present = [m for m in MODALITIES if m in table.columns]
+    if not present:
+        raise ValueError(
+            f"unpair: the table has columns {list(table.columns)}; it needs 'visual' or 'audio'."
+        )
+    y = np.asarray(y)
+    groups = None if groups is None else np.asarray(groups)
+    for what, values in (("y", y), ("groups", groups)):
+        if values is not None and len(values) != len(table):
+            raise ValueError(
+                f"unpair: the table has {len(table)} rows but {what} has {len(values)} entries."
+            )
+    cells: dict[str, list] = {m: [] for m in MODALITIES}
+    rows: list[int] = []
+    for modality in present:
+        other = next(m for m in MODALITIES if m != modality)
+        for i, cell in enumerate(table[modality]):
+            if is_missing(cell):
+                continue
+            frames = modality == "visual" and isinstance(cell, np.ndarray) and cell.ndim == 4
+            parts = list(cell) if frames else [cell]
+            cells[modality] += parts
+            cells[other] += [None] * len(parts)
+            rows += [i] * len(parts)
+    if not rows:
+        raise ValueError("unpair: every cell of the table is missing.")
+    return make_table(**cells), y[rows], None if groups is None else groups[rows]
