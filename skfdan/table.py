@@ -170,9 +170,7 @@ def stack_modalities(
     >>> table.shape, y.tolist(), groups
     ((4, 2), ['joy', 'joy', 'anger', 'anger'], None)
     """
-    sources = [
-        (name, s) for name, s in (("visual", visual), ("audio", audio)) if s is not None
-    ]
+    sources = [(name, s) for name, s in (("visual", visual), ("audio", audio)) if s is not None]
     if not sources:
         raise ValueError("stack_modalities needs visual=(X, y), audio=(X, y) or both; got neither.")
     tables, labels, groups = [], [], []
@@ -195,7 +193,9 @@ def stack_modalities(
         groups.append(None if not rest or rest[0] is None else np.asarray(rest[0]))
     if any(g is None for g in groups) and any(g is not None for g in groups):
         without = [name for (name, _), g in zip(sources, groups, strict=True) if g is None]
-        raise ValueError(f"stack_modalities: groups are missing for {without[0]}; give all or none.")
+        raise ValueError(
+            f"stack_modalities: groups are missing for {without[0]}; give all or none."
+        )
     return (
         pd.concat(tables, ignore_index=True),
         np.concatenate(labels),

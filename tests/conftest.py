@@ -1,4 +1,8 @@
 import os
+
+# scikit-learn's array API checks skip themselves unless SciPy sees this at import.
+os.environ.setdefault("SCIPY_ARRAY_API", "1")
+
 from pathlib import Path
 
 import pytest

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -13,7 +13,7 @@ __all__ = ["progress_bar"]
 
 def progress_bar(
     iterable: Iterable[T], *, total: int | None, desc: str, unit: str, verbose: int
-) -> Iterator[T]:
+) -> Iterable[T]:
     """Iterate with a bar that appears only where somebody watches.
 
     The bar shows on a terminal or in a notebook, and only for work that takes
@@ -34,12 +34,12 @@ def progress_bar(
 
     Returns
     -------
-    iterator
-        The items of ``iterable``; a tqdm bar when one is shown.
+    iterable
+        ``iterable`` itself, or a tqdm bar around it when one is shown.
     """
     notebook = "ipykernel" in sys.modules
     if not verbose or not (notebook or sys.stderr.isatty()):
-        return iter(iterable)
+        return iterable
     from tqdm.auto import tqdm
 
-    return iter(tqdm(iterable, total=total, desc=desc, unit=unit, delay=2))
+    return tqdm(iterable, total=total, desc=desc, unit=unit, delay=2)

@@ -1,0 +1,284 @@
+"""Reading what users pass as X into samples of each modality."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from skfdan.nn.inputs import InputSpec, resize
+from skfdan.table import MODALITIES, as_cells, is_missing, make_table
+
+_STATISTICS_SAMPLES = 512
+
+
+@dataclass
+class ModalitySamples:
+    """The samples of one modality.
+
+    ``cells`` is an array (n, ...) or a list of n arrays, ``rows`` the row of X
+    that each sample comes from; the frames of one clip share a row.
+    """
+
+    cells: np.ndarray | list[np.ndarray]
+    rows: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def kind(self) -> str:
+        return "vector" if self.cells[0].ndim == 1 else "image"
+
+    @property
+    def uint8(self) -> bool:
+        return self.cells[0].dtype == np.uint8
+
+    def select(self, samples: np.ndarray) -> ModalitySamples:
+        """Return a subset, given as integer positions; cells are not copied."""
+        if isinstance(self.cells, np.ndarray):
+            return ModalitySamples(self.cells[samples], self.rows[samples])
+        return ModalitySamples([self.cells[i] for i in samples], self.rows[samples])
+
+    def batch(self, samples: np.ndarray, size: int | None):
+        """Return the cells of some samples as one tensor, still unnormalised."""
+        import torch
+
+        if isinstance(self.cells, np.ndarray):
+            return torch.from_numpy(np.ascontiguousarray(self.cells[samples]))
+        cells = [self.cells[i] for i in samples]
+        if len({c.shape for c in cells}) == 1:
+            return torch.from_numpy(np.stack(cells))
+        if size is None:
+            shapes = sorted({c.shape for c in cells})
+            raise ValueError(
+                f"Cells of different sizes, such as {shapes[0]} and {shapes[-1]}, can't share a "
+                "batch: set input_size, or give all cells one size (duration= of MelSpectrogram, "
+                "size= of FaceFrames)."
+            )
+        # Cells of unequal size are resized before they can be stacked.
+        resized = [
+            resize(
+                torch.from_numpy(np.ascontiguousarray(c))
+                .expand(3 if any(len(o) == 3 for o in cells) else len(c), -1, -1)[None]
+                .float(),
+                size,
+            )
+            for c in cells
+        ]
+        return torch.cat(resized)
+
+    def spec(self) -> InputSpec:
+        """Describe the cells and measure their statistics, for a network."""
+        if self.kind == "image" and self.uint8:
+            return InputSpec("image", uint8=True)
+        if self.kind == "vector":
+            values = np.asarray(self.cells, dtype=np.float64)
+            std = values.std(0)
+            return InputSpec(
+                "vector", False, values.shape[1], values.mean(0), np.where(std > 1e-12, std, 1.0)
+            )
+        n = min(len(self), _STATISTICS_SAMPLES)
+        some = np.unique(np.linspace(0, len(self) - 1, n, dtype=int))
+        # One mean and one deviation need no more than some hundred cells, evenly spread.
+        pixels = np.concatenate([np.ravel(self.cells[i]) for i in some]).astype(np.float64)
+        return InputSpec("image", False, None, pixels.mean(), max(pixels.std(), 1e-12))
+
+
+Samples = dict[str, ModalitySamples]
+
+
+def is_table(X: Any) -> bool:
+    """Tell a modality table (or what a transformer makes of one) from numbers."""
+    if isinstance(X, Mapping):
+        return True
+    columns = _modality_columns(X)
+    if columns:
+        return True
+    if isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 2 and X.shape[1] <= 2:
+        return any(
+            cell is None or cell is pd.NA or isinstance(cell, (np.ndarray, str, Path))
+            for cell in X.ravel()
+        )
+    return False
+
+
+def _modality_columns(X: Any) -> dict[str, Any]:
+    """Map modalities to column names; ``audio__audio`` counts as ``audio``."""
+    found: dict[str, Any] = {}
+    for column in getattr(X, "columns", ()):
+        name = str(column).rsplit("__", 1)[-1]
+        if name in MODALITIES:
+            if name in found:
+                raise ValueError(
+                    f"Both columns {found[name]!r} and {column!r} are {name}; keep one of them."
+                )
+            found[name] = column
+    return found
+
+
+def read_table(X: Any, default: str) -> pd.DataFrame:
+    """Turn a mapping, frame or object array into a modality table.
+
+    ``default`` is the modality of a single unnamed column.
+    """
+    if isinstance(X, Mapping):
+        unknown = [k for k in X if k not in MODALITIES]
+        if unknown:
+            raise ValueError(
+                f"Unknown modality {unknown[0]!r}: X as a mapping may hold "
+                f"{' and '.join(map(repr, MODALITIES))}."
+            )
+        return make_table(**{k: v for k, v in X.items() if v is not None})
+    columns = _modality_columns(X)
+    if columns:
+        cells = {m: as_cells(X[column]) for m, column in columns.items()}
+    elif X.shape[1] == 2:
+        cells = {m: as_cells(X[:, i]) for i, m in enumerate(MODALITIES)}
+    else:
+        cells = {default: as_cells(X[:, 0])}
+    return make_table(**cells)
+
+
+def table_samples(table: pd.DataFrame, modalities: tuple[str, ...] = MODALITIES) -> Samples:
+    """Read the cells of a modality table; ``modalities`` limits what is read."""
+    empty = [
+        i
+        for i, cells in enumerate(zip(*(table[m] for m in MODALITIES), strict=True))
+        if all(is_missing(cell) for cell in cells)
+    ]
+    if empty:
+        raise ValueError(
+            f"Row {empty[0]} has neither a visual nor an audio cell"
+            f"{_and_more(empty)}; drop it, or fill one of them."
+        )
+    samples: Samples = {}
+    for modality in modalities:
+        filled = [i for i, cell in enumerate(table[modality]) if not is_missing(cell)]
+        if filled:
+            column = table[modality].to_numpy()
+            parts = [list(_cell_samples(column[i], modality, i)) for i in filled]
+            rows = np.repeat(filled, [len(p) for p in parts])
+            samples[modality] = _uniform([c for p in parts for c in p], rows, modality)
+    return samples
+
+
+def array_samples(X: Any, modality: str, name: str) -> ModalitySamples:
+    """Read one array (n, ...) or sequence of arrays as the samples of a modality."""
+    if (hasattr(X, "iloc") and X.ndim == 2) or hasattr(X, "numpy"):
+        X = np.asarray(X)
+    if isinstance(X, np.ndarray) and X.dtype != object and X.ndim == 2:
+        X = _numbers(X, name)
+        _check_finite(X, name)
+        return ModalitySamples(X, np.arange(len(X)))
+    if isinstance(X, np.ndarray) and X.dtype != object and X.ndim in (3, 4):
+        X = _check_block(X, modality, name)
+        return ModalitySamples(X, np.arange(len(X)))
+    cells = as_cells(X)
+    missing = [i for i, cell in enumerate(cells) if is_missing(cell)]
+    if missing:
+        raise ValueError(
+            f"{name} row {missing[0]} is missing{_and_more(missing)}; a modality that is missing "
+            "for some clips belongs in a table: make_table(visual=..., audio=...)."
+        )
+    return table_samples(make_table(**{modality: cells}), (modality,))[modality]
+
+
+def _check_block(X: np.ndarray, modality: str, name: str) -> np.ndarray:
+    """Check an (n, H, W) or (n, C, H, W) array as a whole, without a cell loop."""
+    if len(X) == 0:
+        raise ValueError(f"{name} has no rows: it has shape {X.shape}.")
+    _check_image(X[0], modality, f"{name} of shape {X.shape}")
+    if X.dtype != np.uint8:
+        X = _numbers(X, name)
+        _check_finite(X, name)
+    return X[:, None] if X.ndim == 3 else X
+
+
+def _check_finite(X: np.ndarray, name: str) -> None:
+    finite = np.isfinite(X).reshape(len(X), -1).all(1)
+    if not finite.all():
+        raise ValueError(
+            f"{name} row {int(np.argmin(finite))} holds NaN or infinite values; "
+            "remove or mend that clip."
+        )
+
+
+def _cell_samples(cell: Any, modality: str, row: int) -> Iterator[np.ndarray]:
+    """Yield the samples of one cell: one, or one a frame."""
+    where = f"{modality} cell of row {row}"
+    if isinstance(cell, (str, Path)):
+        step = "FaceFrames()" if modality == "visual" else "MelSpectrogram()"
+        raise ValueError(
+            f"The {where} is the path {str(cell)!r}. Put {step} before the classifier, for "
+            f'example make_pipeline(ColumnTransformer([("{modality}", {step}, ["{modality}"])]), '
+            "FDANClassifier())."
+        )
+    cell = np.asarray(cell)
+    if cell.size == 0:
+        raise ValueError(f"The {where} is empty: it has shape {cell.shape}.")
+    if cell.dtype != np.uint8:
+        cell = _numbers(cell, where)
+        if not np.isfinite(cell).all():
+            raise ValueError(f"The {where} holds NaN or infinite values; remove or mend that clip.")
+    if cell.ndim == 1:
+        yield cell.astype(np.float32, copy=False)
+        return
+    if cell.ndim == 4 and modality == "visual":
+        _check_image(cell[0], modality, where)
+        yield from cell
+        return
+    _check_image(cell, modality, where)
+    yield cell if cell.ndim == 3 else cell[None]
+
+
+def _check_image(image: np.ndarray, modality: str, where: str) -> None:
+    if image.ndim == 2 or (image.ndim == 3 and image.shape[0] in (1, 3)):
+        return
+    expected = (
+        "a face is (3, H, W) or (1, H, W), several frames (frames, 3, H, W)"
+        if modality == "visual"
+        else "a Mel spectrogram is (n_mels, T)"
+    )
+    hint = ""
+    if image.ndim == 3 and image.shape[-1] in (1, 3):
+        hint = " The channels are last: move them with numpy.moveaxis(X, -1, -3)."
+    raise ValueError(
+        f"The {where} has the wrong shape: one sample is {image.shape}, but {expected}.{hint}"
+    )
+
+
+def _numbers(array: np.ndarray, where: str) -> np.ndarray:
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"The {where} has dtype {array.dtype}; numbers are needed.")
+    return array.astype(np.float32, copy=False)
+
+
+def _uniform(cells: list[np.ndarray], rows: np.ndarray, modality: str) -> ModalitySamples:
+    """Refuse mixtures that one network input can't take."""
+    first = cells[0]
+    for cell, row in zip(cells, rows, strict=True):
+        if cell.ndim != first.ndim or (cell.dtype == np.uint8) != (first.dtype == np.uint8):
+            raise ValueError(
+                f"The {modality} cells differ in kind: row {rows[0]} is {_describe(first)}, "
+                f"row {row} is {_describe(cell)}. Send all through the same transformer."
+            )
+        if cell.ndim == 1 and cell.shape != first.shape:
+            raise ValueError(
+                f"The {modality} cells differ in length: row {rows[0]} has {len(first)} "
+                f"features, row {row} has {len(cell)}."
+            )
+    # Vectors are small: one block makes a batch one indexing step.
+    return ModalitySamples(np.stack(cells) if first.ndim == 1 else cells, rows)
+
+
+def _describe(cell: np.ndarray) -> str:
+    return f"{cell.dtype} of shape {cell.shape}"
+
+
+def _and_more(rows: list[int]) -> str:
+    return f" (and {len(rows) - 1} more rows)" if len(rows) > 1 else ""

@@ -1,0 +1,349 @@
+"""FDANClassifier: the feature distribution adaptation network as a scikit-learn classifier."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from skfdan.classifiers._samples import ModalitySamples, Samples
+from skfdan.classifiers.base import ModalityClassifier
+from skfdan.nn.attention import other_modality
+from skfdan.nn.fdan import FDANNet, FDANOutput
+from skfdan.nn.fdan_official import OfficialFDANNet
+from skfdan.nn.losses import LMMDLoss, dsan_ramp
+from skfdan.table import MODALITIES
+
+__all__ = ["ALPHA_GRID", "WEIGHT_DECAY_GRID", "FDANClassifier"]
+
+#: The values of α that the paper searches (section 3.2).
+ALPHA_GRID = (1e-3, 1e-4, 1e-5)
+
+#: The values of "decay" that the paper searches (section 3.2), read as weight decay.
+WEIGHT_DECAY_GRID = (1e-3, 1e-4)
+
+
+class FDANClassifier(ModalityClassifier):
+    r"""Speech emotion recognition with feature distribution adaptation (FDAN).
+
+    Two backbones embed Mel spectrograms and face frames, cross-attention
+    propagates information between the modalities (Eq. 2-4), one classifier
+    reads both, and a local MMD aligns their class-wise distributions. Training
+    minimises Eq. 9,
+
+    .. math::
+
+        \frac{1}{n_a}\sum_n J(f(x_{an}), y_{an}) + \frac{1}{n_v}\sum_n J(f(x_{vn}), y_{vn})
+        + \alpha \sum_{i \in l} d_i(p_v, p_a).
+
+    Faces and voices need not belong to the same clips, people or corpora. The
+    fitted classifier hears only a voice, unless ``predict_modality`` says
+    otherwise.
+
+    Parameters
+    ----------
+    alpha : float, default=1e-3
+        Weight α of the LMMD loss. The paper searches :data:`ALPHA_GRID`; 0 is
+        its ablation FDAN2.
+    weight_decay : float, default=1e-4
+        Weight decay. The paper searches "decay" in :data:`WEIGHT_DECAY_GRID`
+        without saying of what.
+    lr : float, default=1e-3
+        Learning rate. The paper is silent.
+    momentum : float, default=0.99
+        Momentum of SGD. From the paper.
+    max_epochs : int, default=300
+        Epochs; one is a pass through the audio samples. From the paper.
+    batch_size : int, default=32
+        Samples of each modality in a step. From the paper.
+    backbone : {"resnet34", "resnet18", "resnet50", "vgg16", "vgg19", "cnn"} or callable, \
+            default="resnet34"
+        Embeds image-like cells; ResNet-34 is the paper's. Cells that are
+        vectors are taken as embedded already. A callable returns a module and
+        its number of features.
+    weights : {"DEFAULT"}, path or None, default="DEFAULT"
+        Weights the backbones start from: torchvision's ImageNet weights (the
+        paper's), a file with a state dict, or random.
+    backbone_trainable : bool, default=True
+        False freezes the backbones. The paper fine-tunes.
+    shared_backbone : bool, default=False
+        One backbone for both modalities. The paper has one each, the released
+        code one for both.
+    input_size : int or None, default=224
+        Side in pixels to which the network resizes image-like cells; None keeps
+        the cells' size. The paper is silent; 224 is what ImageNet weights know.
+    bottleneck : int, default=256
+        Width of the bottleneck. The paper is silent; the released code has 256.
+    n_layers : int, default=1
+        Cross-attention layers, l of Eq. 9. The paper does not give l; 0 is its
+        ablation FDAN1 (LMMD then works on the bottleneck).
+    n_heads : int, default=1
+        Attention heads. From the paper.
+    ffn_dim : int or None, default=None
+        Width of the feed-forward networks; None is twice the bottleneck. The
+        paper is silent.
+    dropout : float, default=0.0
+        Dropout after the bottleneck and in the feed-forward networks. The paper
+        is silent.
+    ramp : {None, "dsan"}, default=None
+        How α grows over training: not at all (the paper), or with
+        :func:`skfdan.nn.dsan_ramp`. With α of 0.5 and more, features collapse
+        easily without a ramp.
+    lmmd_normalize : bool, default=False
+        Divide features by their norm within LMMD, another guard for large α.
+    variant : {"paper", "official"}, default="paper"
+        ``"official"`` computes what the released code computes, defects
+        included (see :mod:`skfdan.nn.fdan_official`), to compare with only:
+        ``shared_backbone``, ``n_layers``, ``n_heads``, ``ffn_dim``,
+        ``dropout``, ``ramp`` and ``inference`` have no effect there. Training
+        settings (lr, momentum, epochs) stay yours.
+    class_weight : dict, "balanced" or None, default=None
+        Weights of the classes in the cross-entropy of each modality, keyed by
+        label.
+    predict_modality : {"audio", "visual", "fused"}, default="audio"
+        Which cells a prediction reads. ``"fused"`` averages the log-probabilities
+        of those that a row has. Can be changed after ``fit``.
+    inference : {"bank", "bypass"}, default="bank"
+        What takes the other modality's part in the attention at prediction.
+        ``"bank"``: a fixed, class-balanced sample of its training features.
+        ``"bypass"``: nothing is propagated (ΔZ = 0 in Eq. 4). Either way a
+        prediction depends on its own row only. The paper is silent.
+    bank_size : int, default=256
+        Samples in the bank, divided among the classes.
+    visual, audio : slice, list of int or list of str, default=None
+        For a flat matrix X: the columns of each modality. Without them the
+        whole matrix belongs to ``predict_modality``.
+    early_stopping : bool, default=False
+        Stop when the UAR of a validation part of the training rows no longer
+        rises, and keep the best epoch. Test data never take part.
+    validation_fraction : float, default=0.1
+        Share of the rows (or of ``groups``, if given to ``fit``) held out.
+    n_iter_no_change : int, default=10
+        Epochs without improvement to wait for.
+    optimizer : type, default=torch.optim.SGD
+        Optimiser class. The paper is silent beyond "momentum".
+    optimizer_params : dict or None, default=None
+        Further arguments of the optimiser, such as ``{"nesterov": True}``.
+    device : str, default="auto"
+        ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...; ``"auto"`` takes a GPU if there
+        is one.
+    random_state : int, RandomState instance or None, default=None
+        Seeds initial weights, batches, dropout and the bank.
+    callbacks : list of skorch callbacks or None, default=None
+        Called during training. Those that look at ``valid_loss`` find none.
+    verbose : int, default=1
+        0 is silent, 1 shows a progress bar where one can be watched, 2 prints
+        a line an epoch.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Labels.
+    module_ : Module
+        The trained network.
+    history_ : skorch.history.History
+        A row an epoch: ``train_loss``, its terms ``ce_audio``, ``ce_visual``,
+        ``lmmd`` (unweighted) and ``alpha`` (as used), ``feature_std`` (spread
+        of the features over a batch, relative to their size), ``valid_uar``
+        with early stopping, ``dur`` in seconds.
+    reference_bank_ : dict of modality to ndarray of shape (n_layers, n_bank, bottleneck)
+        Features that stand in for a modality at prediction.
+    n_features_in_ : int
+        Columns of X.
+    feature_names_in_ : ndarray of str
+        Column names of a flat frame.
+
+    Raises
+    ------
+    RuntimeError
+        At ``fit``, if ImageNet weights are asked for and can't be had.
+
+    References
+    ----------
+    .. [1] S. Li, Y. Ji, P. Song, H. Sun, W. Zheng, "Multi-modal Speech Emotion
+       Recognition via Feature Distribution Adaptation Network".
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skfdan import FDANClassifier
+    >>> rng = np.random.default_rng(0)
+    >>> y = np.array(["anger", "joy"] * 10)
+    >>> X_aud = rng.normal(size=(20, 16, 12)) + (y == "joy")[:, None, None]
+    >>> X_vis = rng.integers(0, 99, (20, 3, 16, 16)) + 99 * (y == "joy")[:, None, None, None]
+    >>> clf = FDANClassifier(backbone="cnn", weights=None, input_size=16, lr=0.01, momentum=0.9,
+    ...                      max_epochs=8, random_state=0)
+    >>> clf.fit(X_vis.astype(np.uint8), X_aud, y).predict(X_aud[:2]).tolist()
+    ['anger', 'joy']
+    """
+
+    def __init__(
+        self,
+        *,
+        alpha=1e-3,
+        weight_decay=1e-4,
+        lr=1e-3,
+        momentum=0.99,
+        max_epochs=300,
+        batch_size=32,
+        backbone="resnet34",
+        weights="DEFAULT",
+        backbone_trainable=True,
+        shared_backbone=False,
+        input_size=224,
+        bottleneck=256,
+        n_layers=1,
+        n_heads=1,
+        ffn_dim=None,
+        dropout=0.0,
+        ramp=None,
+        lmmd_normalize=False,
+        variant="paper",
+        class_weight=None,
+        predict_modality="audio",
+        inference="bank",
+        bank_size=256,
+        visual=None,
+        audio=None,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=10,
+        optimizer=torch.optim.SGD,
+        optimizer_params=None,
+        device="auto",
+        random_state=None,
+        callbacks=None,
+        verbose=1,
+    ):
+        self.alpha = alpha
+        self.weight_decay = weight_decay
+        self.lr = lr
+        self.momentum = momentum
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.backbone = backbone
+        self.weights = weights
+        self.backbone_trainable = backbone_trainable
+        self.shared_backbone = shared_backbone
+        self.input_size = input_size
+        self.bottleneck = bottleneck
+        self.n_layers = n_layers
+        self.n_heads = n_heads
+        self.ffn_dim = ffn_dim
+        self.dropout = dropout
+        self.ramp = ramp
+        self.lmmd_normalize = lmmd_normalize
+        self.variant = variant
+        self.class_weight = class_weight
+        self.predict_modality = predict_modality
+        self.inference = inference
+        self.bank_size = bank_size
+        self.visual = visual
+        self.audio = audio
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.optimizer = optimizer
+        self.optimizer_params = optimizer_params
+        self.device = device
+        self.random_state = random_state
+        self.callbacks = callbacks
+        self.verbose = verbose
+
+    def _check_params(self) -> None:
+        super()._check_params()
+        if not isinstance(self.alpha, (int, float, np.number)) or self.alpha < 0:
+            raise ValueError(f"alpha={self.alpha!r}: it must be a number, at least 0.")
+        self._check_choice("variant", ("paper", "official"))
+        self._check_choice("inference", ("bank", "bypass"))
+        self._check_choice("ramp", (None, "dsan"))
+
+    def _make_module(self) -> FDANNet | OfficialFDANNet:
+        common = {
+            "n_classes": len(self.classes_),
+            "inputs": self._specs,
+            "backbone": self.backbone,
+            "weights": self.weights,
+            "backbone_trainable": self.backbone_trainable,
+            "input_size": self.input_size,
+            "bottleneck": self.bottleneck,
+        }
+        if self.variant == "official":
+            return OfficialFDANNet(**common)
+        return FDANNet(
+            **common,
+            shared_backbone=self.shared_backbone,
+            n_layers=self.n_layers,
+            n_heads=self.n_heads,
+            ffn_dim=self.ffn_dim,
+            dropout=self.dropout,
+        )
+
+    def _make_criterion(self) -> LMMDLoss:
+        # Eq. 8 divides by C, the released code by the classes both batches hold.
+        n_classes = None if self.variant == "official" else len(self.classes_)
+        return LMMDLoss(n_classes, self.lmmd_normalize)
+
+    def _loss_terms(self, output: FDANOutput, y: dict[str, torch.Tensor]):
+        """Eq. 9."""
+        terms = {f"ce_{m}": self._cross_entropy(m, output.logits[m], y[m]) for m in y}
+        loss = sum(terms.values())
+        if len(y) == len(MODALITIES):
+            terms["lmmd"] = sum(
+                self.criterion_(z["visual"], z["audio"], y["visual"], y["audio"])
+                for z in output.adapted()
+            )
+            terms["alpha"] = self.alpha * self._ramp()
+            loss = loss + terms["alpha"] * terms["lmmd"]
+        return loss, terms
+
+    def _ramp(self) -> float:
+        if self.variant == "official":
+            return dsan_ramp(self._progress, gamma=1.0)
+        return 1.0 if self.ramp is None else dsan_ramp(self._progress)
+
+    def _collapse_message(self, spread: float) -> str:
+        return (
+            super()._collapse_message(spread)
+            + f" With alpha={self.alpha} the adaptation loss may be the cause: lower it, set ramp="
+            '"dsan" or lmmd_normalize=True.'
+        )
+
+    def _finish(self, samples: Samples, labels: dict[str, np.ndarray]) -> None:
+        """Keep class-balanced features of each modality for ``inference="bank"``."""
+        if self.variant == "official" or len(samples) < len(MODALITIES) or not self.n_layers:
+            self.reference_bank_ = {}
+            return
+        rng = np.random.RandomState(self._random_state.randint(2**31 - 1))
+        self.module_.eval()
+        with torch.inference_mode():
+            z = {m: self._encode_some(m, s, labels[m], rng) for m, s in samples.items()}
+            layers = self.module_.adapt(z)
+        self.reference_bank_ = {
+            m: np.stack([features.cpu().numpy() for features in zs[:-1]])
+            for m, zs in layers.items()
+        }
+
+    def _encode_some(
+        self, modality: str, samples: ModalitySamples, y: np.ndarray, rng
+    ) -> torch.Tensor:
+        per_class = max(1, self.bank_size // len(self.classes_))
+        chosen = np.concatenate(
+            [rng.permutation(np.flatnonzero(y == c))[:per_class] for c in range(len(self.classes_))]
+        )
+        parts = np.array_split(chosen, math.ceil(len(chosen) / self.batch_size))
+        return torch.cat(
+            [
+                self.module_.encode(modality, samples.batch(part, self.input_size).to(self.device_))
+                for part in parts
+            ]
+        )
+
+    def _reference(self, modality: str):
+        self._check_choice("inference", ("bank", "bypass"))
+        other = other_modality(modality)
+        if self.inference == "bypass" or other not in self.reference_bank_:
+            return None
+        bank = torch.from_numpy(self.reference_bank_[other]).double().to(self.device_)
+        return [{other: features} for features in bank]

@@ -1,0 +1,153 @@
+"""Splitters for unpaired modalities: voices are tested, faces only train."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.model_selection import check_cv
+from sklearn.utils import indexable
+
+from skfdan.table import is_missing
+
+__all__ = ["AudioHoldout"]
+
+
+class AudioHoldout:
+    """Hold out voices with any scikit-learn splitter; faces never are tested.
+
+    Works on a modality table with one filled cell a row (see
+    :func:`skfdan.unpair`). The inner splitter divides the audio rows. Visual
+    rows join the training part:
+
+    - ``visual="all"``, all of them: the paper's protocol (8/10 of the voices
+      and all faces train, 2/10 of the voices test). When voices and faces come
+      from the same people, the faces of the test speakers are seen in training.
+    - ``visual="disjoint"``: those whose group has no audio row in the test
+      part. With a speaker splitter inside, nothing of a test speaker is seen.
+
+    Parameters
+    ----------
+    inner_cv : int, splitter or iterable
+        Anything that scikit-learn takes as ``cv``; an integer is a stratified
+        k-fold.
+    visual : {"all", "disjoint"}, default="all"
+        Which visual rows train.
+
+    Raises
+    ------
+    ValueError
+        If ``visual`` is unknown, if a row fills both cells (``unpair`` it
+        first), if there is no audio row, or if ``"disjoint"`` gets no groups.
+
+    Examples
+    --------
+    >>> from sklearn.model_selection import LeaveOneGroupOut
+    >>> from skfdan import make_table, unpair
+    >>> table, y, groups = unpair(make_table(visual=list("abcd"), audio=list("abcd")),
+    ...                           [0, 1, 0, 1], groups=[1, 1, 2, 2])
+    >>> for train, test in AudioHoldout(LeaveOneGroupOut(), "disjoint").split(table, y, groups):
+    ...     print(train, test)
+    [2 3 6 7] [4 5]
+    [0 1 4 5] [6 7]
+    """
+
+    def __init__(self, inner_cv, visual: str = "all"):
+        self.inner_cv = inner_cv
+        self.visual = visual
+
+    def split(self, X, y=None, groups=None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield training and test rows.
+
+        Parameters
+        ----------
+        X : DataFrame or object ndarray of shape (n, 2)
+            Modality table, or its cells.
+        y : array-like of shape (n,), default=None
+            Labels.
+        groups : array-like of shape (n,), default=None
+            Speakers.
+
+        Yields
+        ------
+        train, test : ndarray of int
+            Row positions; ``test`` holds audio rows only.
+        """
+        X, y, groups = indexable(X, y, groups)
+        audio = self._audio_rows(X)
+        groups = None if groups is None else np.asarray(groups)
+        if self.visual == "disjoint" and groups is None:
+            raise ValueError(
+                'AudioHoldout(visual="disjoint") leaves out the faces of test speakers; give '
+                "split(X, y, groups=speakers)."
+            )
+        visual = np.setdiff1d(np.arange(len(X)), audio)
+        y_audio = None if y is None else np.asarray(y)[audio]
+        for train, test in self._inner(y_audio).split(
+            audio, y_audio, None if groups is None else groups[audio]
+        ):
+            faces = visual
+            if self.visual == "disjoint":
+                faces = visual[~np.isin(groups[visual], groups[audio[test]])]
+            yield np.sort(np.concatenate([faces, audio[train]])), audio[test]
+
+    def get_n_splits(self, X=None, y=None, groups=None) -> int:
+        """Return the number of splits.
+
+        Parameters
+        ----------
+        X : DataFrame or object ndarray of shape (n, 2), default=None
+            Modality table; needed by inner splitters that count groups.
+        y, groups : array-like of shape (n,), default=None
+            Labels and speakers.
+
+        Returns
+        -------
+        int
+            The inner splitter's number of splits on the audio rows.
+        """
+        if X is None:
+            return self._inner(None).get_n_splits()
+        audio = self._audio_rows(X)
+        y = None if y is None else np.asarray(y)[audio]
+        groups = None if groups is None else np.asarray(groups)[audio]
+        return self._inner(y).get_n_splits(audio, y, groups)
+
+    def _inner(self, y):
+        inner = self.inner_cv
+        if hasattr(inner, "get_params"):
+            inner = clone(inner)
+        return check_cv(inner, y, classifier=y is not None)
+
+    def _audio_rows(self, X) -> np.ndarray:
+        if self.visual not in ("all", "disjoint"):
+            raise ValueError(f'visual={self.visual!r} is unknown; choose "all" or "disjoint".')
+        if hasattr(X, "columns"):
+            if "audio" not in X.columns:
+                raise ValueError(f"AudioHoldout needs a column 'audio'; X has {list(X.columns)}.")
+            cells_audio = list(X["audio"])
+            cells_visual = list(X["visual"]) if "visual" in X.columns else [None] * len(X)
+        else:
+            cells = np.asarray(X, dtype=object)
+            if cells.ndim != 2 or cells.shape[1] != 2:
+                raise ValueError(
+                    "AudioHoldout needs a modality table (see make_table); got an array of shape "
+                    f"{cells.shape}."
+                )
+            cells_visual, cells_audio = list(cells[:, 0]), list(cells[:, 1])
+        heard = np.array([not is_missing(cell) for cell in cells_audio], dtype=bool)
+        seen = np.array([not is_missing(cell) for cell in cells_visual], dtype=bool)
+        both = np.flatnonzero(heard & seen)
+        if len(both):
+            raise ValueError(
+                f"Row {both[0]} holds a face and a voice ({len(both)} such rows): it can't train "
+                "and be tested at once. Give each a row of its own: table, y, groups = "
+                "unpair(table, y, groups)."
+            )
+        if not heard.any():
+            raise ValueError("AudioHoldout: no row has an audio cell, so nothing can be tested.")
+        return np.flatnonzero(heard)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.inner_cv!r}, visual={self.visual!r})"

@@ -1,0 +1,155 @@
+"""Image backbones: torchvision's ResNets and VGGs, and a small network for demos."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from torch import nn
+
+__all__ = ["BACKBONES", "make_backbone"]
+
+#: Names that ``make_backbone`` knows.
+BACKBONES = ("resnet18", "resnet34", "resnet50", "vgg16", "vgg19", "cnn")
+
+
+def make_backbone(
+    name: str | Callable[[], tuple[nn.Module, int]] = "resnet34",
+    weights: str | os.PathLike | None = "DEFAULT",
+) -> tuple[nn.Module, int]:
+    """Build a network that turns (n, 3, H, W) images into (n, d) features.
+
+    Parameters
+    ----------
+    name : str or callable, default="resnet34"
+        ``"resnet18"``, ``"resnet34"``, ``"resnet50"``, ``"vgg16"``, ``"vgg19"``
+        (torchvision's, without the last layer), ``"cnn"`` (four convolution
+        blocks, for demos and tests, not from the paper), or a callable that
+        returns a module and its number of features.
+    weights : {"DEFAULT"}, path or None, default="DEFAULT"
+        ``"DEFAULT"`` loads torchvision's ImageNet weights, from its download
+        cache or from the network. A path names a state dict with torchvision's
+        parameter names (``.pth``, ``.pt`` or ``.safetensors``); its last layer
+        may be left out. None starts from random weights. ``"cnn"`` and
+        callables know no weights and take None only, ``"DEFAULT"`` being
+        random for ``"cnn"``.
+
+    Returns
+    -------
+    backbone : Module
+        The network.
+    n_features : int
+        d: 512 for ResNet-18 and -34, 2048 for ResNet-50, 4096 for the VGGs,
+        128 for ``"cnn"``.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown.
+    FileNotFoundError
+        If ``weights`` names a file that does not exist.
+    RuntimeError
+        If the ImageNet weights can't be downloaded, or a file does not fit.
+
+    Examples
+    --------
+    >>> backbone, n_features = make_backbone("cnn", weights=None)
+    >>> backbone(torch.zeros(2, 3, 32, 32)).shape, n_features
+    (torch.Size([2, 128]), 128)
+    """
+    if callable(name):
+        return name()
+    if name not in BACKBONES:
+        raise ValueError(f"backbone={name!r} is unknown; choose one of {', '.join(BACKBONES)}.")
+    if name == "cnn":
+        if weights not in (None, "DEFAULT"):
+            raise ValueError('backbone="cnn" has no weights to load; set weights=None.')
+        return _small_cnn(), 128
+
+    # torchvision takes seconds to import, and only image backbones need it.
+    from torchvision import models
+
+    network = models.get_model(name, weights=None)
+    if weights is not None:
+        _load(network, name, weights)
+    if name.startswith("resnet"):
+        n_features = network.fc.in_features
+        network.fc = nn.Identity()
+    else:
+        n_features = network.classifier[-1].in_features
+        network.classifier[-1] = nn.Identity()
+    return network, n_features
+
+
+def _small_cnn() -> nn.Sequential:
+    channels = (3, 16, 32, 64, 128)
+    blocks: list[nn.Module] = []
+    for c_in, c_out in pairwise(channels):
+        blocks += [
+            nn.Conv2d(c_in, c_out, 3, padding=1, bias=False),
+            nn.BatchNorm2d(c_out),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(2, ceil_mode=True),
+        ]
+    return nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def _load(network: nn.Module, name: str, weights: str | os.PathLike) -> None:
+    state = _imagenet_state(name) if weights == "DEFAULT" else _state_from_file(Path(weights))
+    last = "fc." if name.startswith("resnet") else "classifier.6."
+    state = {k: v for k, v in state.items() if not k.startswith(last)}
+    own = {k: v.shape for k, v in network.state_dict().items() if not k.startswith(last)}
+    missing = [k for k in own if k not in state]
+    unknown = [k for k in state if k not in own]
+    reshaped = [k for k in own if k in state and state[k].shape != own[k]]
+    if missing or unknown or reshaped:
+        problem = (
+            f"{len(missing)} parameters are missing (such as {missing[:1]}), "
+            f"{len(unknown)} are unknown (such as {unknown[:1]}), "
+            f"{len(reshaped)} have another shape (such as {reshaped[:1]})"
+        )
+        raise RuntimeError(
+            f"weights={str(weights)!r} does not fit {name}: {problem}. It must be a state dict "
+            f"with the parameter names of torchvision.models.{name}."
+        )
+    network.load_state_dict(state, strict=False)
+
+
+def _imagenet_state(name: str) -> Mapping[str, torch.Tensor]:
+    from torchvision import models
+
+    entry = models.get_model_weights(name).DEFAULT
+    file = Path(torch.hub.get_dir()) / "checkpoints" / entry.url.rsplit("/", 1)[-1]
+    try:
+        return entry.get_state_dict(progress=True, check_hash=True)
+    except (OSError, RuntimeError) as error:
+        raise RuntimeError(
+            f"The ImageNet weights of {name} could not be loaded ({error}). Download "
+            f"{entry.url} on a machine that is online and put it at {file}, or name it with "
+            f"weights='path/to/{file.name}'. weights=None starts from random weights."
+        ) from error
+
+
+def _state_from_file(path: Path) -> Mapping[str, torch.Tensor]:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"weights={str(path)!r}: there is no such file. Give a state dict with torchvision's "
+            'parameter names, "DEFAULT" or None.'
+        )
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise RuntimeError(f"weights={str(path)!r} could not be read: {error}") from error
+    if not isinstance(state, Mapping) or not all(torch.is_tensor(v) for v in state.values()):
+        raise RuntimeError(
+            f"weights={str(path)!r} holds a {type(state).__name__}, not a state dict of tensors; "
+            "save it with torch.save(model.state_dict(), path)."
+        )
+    return state
