@@ -3,34 +3,25 @@
 from __future__ import annotations
 
 import copy
-import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import balanced_accuracy_score
-from sklearn.model_selection import GroupShuffleSplit, ShuffleSplit, StratifiedShuffleSplit
 from sklearn.utils import check_random_state, compute_class_weight
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 from skorch import NeuralNetClassifier
-from skorch.callbacks import Callback, EpochTimer, PrintLog
-from torch.func import functional_call
+from skorch.callbacks import EpochTimer, PrintLog
 
-from skfdan.classifiers._samples import (
-    ModalitySamples,
-    Samples,
-    array_samples,
-    is_table,
-    read_table,
-    table_samples,
-)
+from skfdan.classifiers._batches import Batch, Batches, EpochMeans, number, relative_spread
+from skfdan.classifiers._input import InputMixin, plain
+from skfdan.classifiers._prediction import PredictionMixin, mean_by_row
+from skfdan.classifiers._samples import ModalitySamples, Samples
+from skfdan.classifiers._validation import hold_out
 from skfdan.nn.fdan import FDANOutput
 from skfdan.table import MODALITIES
 from skfdan.utils.progress import progress_bar
@@ -40,84 +31,13 @@ from skfdan.utils.progress import progress_bar
 _COLLAPSED = 1e-3
 
 
-class _Batch:
-    """One step's cells of each modality; its length counts the leading modality."""
-
-    def __init__(self, cells: dict[str, torch.Tensor], n: int):
-        self.cells = cells
-        self.n = n
-
-    def __len__(self) -> int:
-        return self.n
-
-
-class _Batches:
-    """Batches of an epoch: one pass through the audio samples.
-
-    Audio is the paper's target, so an epoch means the same with and without
-    faces. The visual samples are drawn from shuffles of their own, which go on
-    from one epoch to the next and start again when they are used up. Batches
-    are of even size, so that none is left with a single sample.
-    """
-
-    def __init__(
-        self,
-        samples: Samples,
-        labels: dict[str, np.ndarray],
-        batch_size: int,
-        input_size: int | None,
-        rng: np.random.RandomState,
-    ):
-        self.samples = samples
-        self.labels = labels
-        self.batch_size = batch_size
-        self.input_size = input_size
-        self.rng = rng
-        self.lead = "audio" if "audio" in samples else "visual"
-        self.other = next((m for m in samples if m != self.lead), None)
-        self._pending = np.empty(0, dtype=int)
-
-    def __iter__(self) -> Iterator[tuple[_Batch, dict[str, torch.Tensor]]]:
-        n = len(self.samples[self.lead])
-        for chosen in np.array_split(self.rng.permutation(n), math.ceil(n / self.batch_size)):
-            picks = {self.lead: chosen}
-            if self.other is not None:
-                picks[self.other] = self._draw(self.batch_size)
-            cells = {m: self.samples[m].batch(i, self.input_size) for m, i in picks.items()}
-            labels = {m: torch.from_numpy(self.labels[m][i]) for m, i in picks.items()}
-            yield _Batch(cells, len(chosen)), labels
-
-    def _draw(self, n: int) -> np.ndarray:
-        n_other = len(self.samples[self.other])
-        n = min(n, n_other)
-        if len(self._pending) < n:
-            self._pending = np.append(self._pending, self.rng.permutation(n_other))
-        drawn, self._pending = self._pending[:n], self._pending[n:]
-        return drawn
-
-
-class _EpochMeans(Callback):
-    """Average what the batches of an epoch recorded, then forget the batches."""
-
-    def on_epoch_end(self, net, **kwargs):
-        batches = net.history_[-1]["batches"]
-        sizes = np.array([b["train_batch_size"] for b in batches], dtype=float)
-        for key in batches[0]:
-            if key != "train_batch_size":
-                values = np.array([b[key] for b in batches])
-                net.history_.record(key, float(np.average(values, weights=sizes)))
-
-    def on_epoch_begin(self, net, **kwargs):
-        # 300 epochs of batch records would outweigh the network in a pickle.
-        for row in net.history_[:-1]:
-            row["batches"] = []
-
-    def on_train_end(self, net, **kwargs):
-        for row in net.history_:
-            row["batches"] = []
-
-
-class ModalityClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NeuralNetClassifier):
+class ModalityClassifier(
+    InputMixin,
+    PredictionMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    NeuralNetClassifier,
+):
     """Base of the network classifiers that read voice and face.
 
     A subclass lists its parameters in ``__init__`` (and only assigns them),
@@ -201,119 +121,6 @@ class ModalityClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Neur
     def _n_features_out(self) -> int:
         return self.module_.classifier.in_features
 
-    # ------------------------------------------------------------------ reading X and y
-
-    def _read_X(self, X: Any, *, reset: bool, training: bool) -> tuple[Samples, int]:
-        """Return the samples of each modality and the number of rows of X."""
-        if X is None:
-            raise ValueError("X is None; give a modality table, an array, or X_vis= and X_aud=.")
-        single = "audio" if self.predict_modality == "fused" else self.predict_modality
-        if isinstance(X, tuple) and len(X) == 2 and all(np.ndim(part) > 1 for part in X):
-            X = dict(zip(MODALITIES, X, strict=True))
-        if not issparse(X) and is_table(X):
-            table = read_table(X, single)
-            if reset:
-                vars(self).pop("feature_names_in_", None)
-                self.n_features_in_ = len(MODALITIES)
-            wanted = MODALITIES if training or self.predict_modality == "fused" else (single,)
-            return table_samples(table, wanted), len(table)
-        n_dim = getattr(X, "ndim", 2)
-        if n_dim > 2 or (n_dim == 1 and getattr(X, "dtype", None) is np.dtype(object)):
-            if self.predict_modality == "fused":
-                raise ValueError(
-                    'predict_modality="fused" needs both modalities: give a modality table, '
-                    "make_table(visual=..., audio=...), not one array."
-                )
-            samples = array_samples(X, single, "X")
-            if reset:
-                vars(self).pop("feature_names_in_", None)
-                self.n_features_in_ = 1
-            return {single: samples}, int(samples.rows[-1]) + 1
-        X = validate_data(self, X, dtype=np.float32, reset=reset)
-        return self._matrix_samples(X, single), len(X)
-
-    def _matrix_samples(self, X: np.ndarray, single: str) -> Samples:
-        """Take the columns of a flat matrix that each modality is made of."""
-        specs = {m: getattr(self, m) for m in MODALITIES if getattr(self, m) is not None}
-        if not specs:
-            specs = {single: slice(None)}
-        rows = np.arange(len(X))
-        samples = {}
-        for modality, spec in specs.items():
-            if isinstance(spec, slice):
-                columns = np.arange(X.shape[1])[spec]
-            elif len(spec) and all(isinstance(c, str) for c in spec):
-                names = list(getattr(self, "feature_names_in_", ()))
-                unknown = [c for c in spec if c not in names]
-                if unknown:
-                    raise ValueError(
-                        f"{modality}= names the column {unknown[0]!r}, but X has the columns "
-                        f"{names or 'without names'}."
-                    )
-                columns = [names.index(c) for c in spec]
-            else:
-                columns = np.arange(X.shape[1])[np.asarray(spec)]
-            if len(columns) == 0:
-                raise ValueError(f"{modality}={spec!r} selects no column of X {X.shape}.")
-            samples[modality] = ModalitySamples(X[:, columns], rows)
-        return samples
-
-    def _read_y(self, y: Any, n: int, name: str = "y") -> np.ndarray:
-        if y is None:
-            raise ValueError(
-                f"This {type(self).__name__} estimator requires y to be passed, but the target y "
-                "is None."
-            )
-        y = column_or_1d(y, warn=True)
-        if len(y) != n:
-            raise ValueError(
-                f"{name} has {len(y)} labels but X has {n} rows; every row needs one label."
-            )
-        missing = np.flatnonzero([v is None or v != v for v in y.tolist()])
-        if len(missing):
-            raise ValueError(f"{name} is missing (NaN or None) in row {missing[0]}.")
-        check_classification_targets(y)
-        return y
-
-    def _read_training(self, X, y, y_true, X_vis, X_aud, y_vis, y_aud, reset):
-        """Bring the four forms of ``fit`` to samples and one label a row."""
-        if X_vis is None and X_aud is None:
-            if y_true is None and y_vis is None and y_aud is None:
-                samples, n = self._read_X(X, reset=reset, training=True)
-                return samples, self._read_y(y, n)
-            X_vis, X_aud = X, y
-            y = y_true
-        elif X is not None:
-            raise ValueError("Give X or X_vis= and X_aud=, not both.")
-        if X_vis is None or X_aud is None:
-            name, given = ("X_vis", X_aud) if X_vis is None else ("X_aud", X_vis)
-            raise ValueError(
-                f"{name} is missing: with two arrays both are needed. For one modality alone "
-                f"use fit(make_table(...), y); got {type(given).__name__}."
-            )
-        if isinstance(y, tuple) and len(y) == 2:
-            y_vis, y_aud, y = *y, None
-        visual = array_samples(X_vis, "visual", "X_vis")
-        audio = array_samples(X_aud, "audio", "X_aud")
-        n_vis, n_aud = int(visual.rows[-1]) + 1, int(audio.rows[-1]) + 1
-        if reset:
-            vars(self).pop("feature_names_in_", None)
-            self.n_features_in_ = len(MODALITIES)
-        if y_vis is None and y_aud is None:
-            if n_vis != n_aud:
-                raise ValueError(
-                    f"X_vis has {n_vis} rows and X_aud {n_aud}. Rows of unpaired modalities have "
-                    "labels of their own: fit(X_vis, X_aud, y_vis=..., y_aud=...)."
-                )
-            return {"visual": visual, "audio": audio}, self._read_y(y, n_aud)
-        if y_vis is None or y_aud is None or y is not None:
-            raise ValueError("Unpaired modalities need y_vis= and y_aud=, and no y.")
-        labels = np.concatenate(
-            [self._read_y(y_vis, n_vis, "y_vis"), self._read_y(y_aud, n_aud, "y_aud")]
-        )
-        audio.rows = audio.rows + n_vis
-        return {"visual": visual, "audio": audio}, labels
-
     # ------------------------------------------------------------------ training
 
     def fit(
@@ -366,11 +173,15 @@ class ModalityClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Neur
         if len(classes) < 2:
             raise ValueError(
                 f"{type(self).__name__} needs at least two classes; y holds one class: "
-                f"{_plain(classes[0])!r}."
+                f"{plain(classes[0])!r}."
             )
         self._check_params()
         self._random_state = check_random_state(self.random_state)
-        samples, valid = self._hold_out(samples, encoded, groups)
+        valid = None
+        if self.early_stopping:
+            samples, valid = hold_out(
+                samples, encoded, groups, self.validation_fraction, self._random_state
+            )
         labels = {m: encoded[s.rows] for m, s in samples.items()}
         with self._training():
             self._start(samples, labels, classes)
@@ -425,7 +236,7 @@ class ModalityClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Neur
         unknown = np.setdiff1d(y, known)
         if len(unknown):
             raise ValueError(
-                f"y holds the label {_plain(unknown[0])!r}, which is not among the classes."
+                f"y holds the label {plain(unknown[0])!r}, which is not among the classes."
             )
         encoded = np.searchsorted(known, y)
         labels = {m: encoded[s.rows] for m, s in samples.items()}
@@ -478,41 +289,6 @@ class ModalityClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Neur
             raise ValueError(
                 f"{name}={value!r} is unknown; choose one of {', '.join(map(repr, choices))}."
             )
-
-    def _hold_out(self, samples: Samples, y: np.ndarray, groups):
-        """Split off validation rows for early stopping, speakers kept apart."""
-        if not self.early_stopping:
-            return samples, None
-        lead = "audio" if "audio" in samples else "visual"
-        candidates = np.unique(samples[lead].rows)
-        seed = self._random_state.randint(2**31 - 1)
-        fraction = self.validation_fraction
-        if groups is not None:
-            groups = np.asarray(groups)
-            if len(groups) != len(y):
-                raise ValueError(f"groups has {len(groups)} entries but X has {len(y)} rows.")
-            splitter = GroupShuffleSplit(1, test_size=fraction, random_state=seed)
-            kept, held = next(splitter.split(candidates, groups=groups[candidates]))
-        else:
-            n_held = math.ceil(fraction * len(candidates))
-            _, counts = np.unique(y[candidates], return_counts=True)
-            stratify = counts.min() >= 2 and n_held >= len(counts)
-            kind = StratifiedShuffleSplit if stratify else ShuffleSplit
-            splitter = kind(1, test_size=fraction, random_state=seed)
-            kept, held = next(splitter.split(candidates, y[candidates]))
-        out = candidates[held]
-        if len(kept) == 0:
-            raise ValueError("early_stopping leaves no training row; give more data or groups.")
-        dropped = np.isin(np.arange(len(y)), out)
-        if groups is not None:
-            dropped = np.isin(groups, np.unique(groups[out]))
-        train = {
-            m: s.select(np.flatnonzero(~dropped[s.rows]))
-            for m, s in samples.items()
-            if (~dropped[s.rows]).any()
-        }
-        valid = samples[lead].select(np.flatnonzero(np.isin(samples[lead].rows, out)))
-        return train, (lead, valid, y)
 
     @contextmanager
     def _training(self):
@@ -573,7 +349,7 @@ class ModalityClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Neur
         return torch.tensor(weights / weights[y].mean(), dtype=torch.float32)
 
     def _run_epochs(self, samples: Samples, labels, epochs: int, valid) -> None:
-        batches = _Batches(samples, labels, self.batch_size, self.input_size, self._random_state)
+        batches = Batches(samples, labels, self.batch_size, self.input_size, self._random_state)
         if all(s.kind == "vector" for s in samples.values()):
             # Steps of a small head are too short for two threads: on a busy
             # machine they wait for each other far longer than they work.
@@ -621,7 +397,7 @@ class ModalityClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Neur
     def _validation_uar(self, modality: str, valid: ModalitySamples, y: np.ndarray) -> float:
         log_proba, _ = self._modality_output(modality, valid)
         rows, position = np.unique(valid.rows, return_inverse=True)
-        predicted = _mean_by_row(log_proba, position, len(rows)).argmax(1)
+        predicted = mean_by_row(log_proba, position, len(rows)).argmax(1)
         with warnings.catch_warnings():
             # A small validation part may lack classes that are predicted.
             warnings.filterwarnings("ignore", "y_pred contains classes not in y_true")
@@ -641,7 +417,7 @@ class ModalityClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Neur
 
     @property
     def _default_callbacks(self):
-        callbacks = [("epoch_timer", EpochTimer()), ("epoch_means", _EpochMeans())]
+        callbacks = [("epoch_timer", EpochTimer()), ("epoch_means", EpochMeans())]
         return [*callbacks, ("print_log", PrintLog())] if self.verbose > 1 else callbacks
 
     def get_params_for_optimizer(self, prefix, named_parameters):
@@ -668,7 +444,7 @@ class ModalityClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Neur
             kwargs |= {"momentum": self.momentum, "fused": True}
         return args, kwargs | (self.optimizer_params or {})
 
-    def infer(self, x: _Batch, **_) -> FDANOutput:
+    def infer(self, x: Batch, **_) -> FDANOutput:
         """Send one batch through the network, on its device."""
         return self.module_(**{m: c.to(self.device_) for m, c in x.cells.items()})
 
@@ -678,16 +454,16 @@ class ModalityClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Neur
         loss, terms = self._loss_terms(y_pred, y_true)
         if training:
             for name, value in terms.items():
-                self.history_.record_batch(name, _number(value))
+                self.history_.record_batch(name, number(value))
             features = [z[-1].detach() for z in y_pred.layers.values() if len(z[-1]) > 1]
             if features:
-                self.history_.record_batch("feature_std", min(map(_relative_spread, features)))
+                self.history_.record_batch("feature_std", min(map(relative_spread, features)))
             if not torch.isfinite(loss):
                 raise ValueError(
-                    f"Training diverged: the loss is {_number(loss)} in epoch "
+                    f"Training diverged: the loss is {number(loss)} in epoch "
                     f"{len(self.history_)}, "
                     f"batch {len(self.history_[-1]['batches'])} "
-                    f"({', '.join(f'{k}={_number(v):.3g}' for k, v in terms.items())}). "
+                    f"({', '.join(f'{k}={number(v):.3g}' for k, v in terms.items())}). "
                     "Lower lr or momentum."
                 )
         return loss
@@ -714,160 +490,6 @@ class ModalityClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Neur
         """Return what stands in for the other modality when one is predicted."""
         return None
 
-    # ------------------------------------------------------------------ prediction
-
-    def _modality_output(self, modality: str, samples: ModalitySamples):
-        """Return log-probabilities (n, C) and features (n, d) of single samples."""
-        self.device_ = self._resolve_device()
-        self.module_.to(self.device_).eval()
-        reference = self._reference(modality)
-        # In float32 the sums of a matrix product depend on the number of rows;
-        # above the backbone, float64 makes a row's result its own.
-        head = {
-            name: p.double()
-            for name, p in self.module_.named_parameters()
-            if not name.startswith("backbone")
-        }
-        log_proba, features = [], []
-        with torch.inference_mode():
-            for start in range(0, len(samples), self.batch_size):
-                chosen = np.arange(start, min(start + self.batch_size, len(samples)))
-                x = samples.batch(chosen, self.input_size).to(self.device_)
-                out = functional_call(
-                    self.module_, head, kwargs={modality: x, "reference": reference}
-                )
-                log_proba.append(out.logits[modality].log_softmax(1).cpu().numpy())
-                features.append(out.layers[modality][-1].float().cpu().numpy())
-        return np.concatenate(log_proba), np.concatenate(features)
-
-    def _check_cells(self, samples: Samples) -> None:
-        """Refuse cells of another kind than those of the training."""
-        for modality, s in samples.items():
-            spec = self._specs.get(modality)
-            if spec is None:
-                raise ValueError(
-                    f"X has {modality} cells, but this classifier was fitted without any; it knows "
-                    f"{' and '.join(self._specs)}."
-                )
-            n = len(s.cells[0]) if s.kind == "vector" else None
-            if (s.kind, s.kind == "image" and s.uint8, n) != (
-                spec.kind,
-                spec.uint8,
-                spec.n_features,
-            ):
-                raise ValueError(
-                    f"The {modality} cells are {s.cells[0].dtype} of shape {s.cells[0].shape}, but "
-                    f"this classifier was fitted on "
-                    f"{'bytes' if spec.uint8 else 'floats'} of kind {spec.kind}"
-                    f"{'' if n is None else f' with {spec.n_features} features'}."
-                )
-
-    def _outputs(self, X):
-        """Average log-probabilities and features over frames and modalities."""
-        check_is_fitted(self)
-        self._check_choice("predict_modality", (*MODALITIES, "fused"))
-        samples, n = self._read_X(X, reset=False, training=False)
-        fused = self.predict_modality == "fused"
-        wanted = MODALITIES if fused else (self.predict_modality,)
-        samples = {m: s for m, s in samples.items() if m in wanted}
-        covered = np.zeros(n, dtype=bool)
-        for s in samples.values():
-            covered[s.rows] = True
-        if not covered.all():
-            raise ValueError(
-                f"Row {int(np.argmin(covered))} has no {' or '.join(wanted)} cell, which "
-                f'predict_modality="{self.predict_modality}" needs '
-                f"({int((~covered).sum())} of {n} rows)."
-            )
-        self._check_cells(samples)
-        results = []
-        for modality, s in samples.items():
-            log_proba, features = self._modality_output(modality, s)
-            results.append((_mean_by_row(log_proba, s.rows, n), _mean_by_row(features, s.rows, n)))
-        if len(results) == 1:
-            return results[0]
-        # Rows that lack a modality are NaN there; every row has at least one.
-        return tuple(np.nanmean(np.stack(part), axis=0) for part in zip(*results, strict=True))
-
-    def decision_function(self, X) -> np.ndarray:
-        """Return log-probabilities, averaged over a row's frames and modalities.
-
-        Parameters
-        ----------
-        X : DataFrame, mapping, ndarray or list
-            As in :meth:`fit`; only cells of ``predict_modality`` are read.
-
-        Returns
-        -------
-        ndarray of shape (n, n_classes), or (n,) with two classes
-            With two classes the difference of both, positive for ``classes_[1]``.
-        """
-        scores, _ = self._outputs(X)
-        return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
-
-    def predict_log_proba(self, X) -> np.ndarray:
-        """Return the logarithm of :meth:`predict_proba`.
-
-        Parameters
-        ----------
-        X : DataFrame, mapping, ndarray or list
-            As in :meth:`decision_function`.
-
-        Returns
-        -------
-        ndarray of shape (n, n_classes)
-            Log-probabilities.
-        """
-        scores, _ = self._outputs(X)
-        return scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
-
-    def predict_proba(self, X) -> np.ndarray:
-        """Return the probability of every class.
-
-        Parameters
-        ----------
-        X : DataFrame, mapping, ndarray or list
-            As in :meth:`decision_function`.
-
-        Returns
-        -------
-        ndarray of shape (n, n_classes)
-            Probabilities in the order of ``classes_``.
-        """
-        return np.exp(self.predict_log_proba(X))
-
-    def predict(self, X) -> np.ndarray:
-        """Return the most probable label of every row.
-
-        Parameters
-        ----------
-        X : DataFrame, mapping, ndarray or list
-            As in :meth:`decision_function`.
-
-        Returns
-        -------
-        ndarray of shape (n,)
-            Labels, of the type that ``fit`` saw.
-        """
-        scores, _ = self._outputs(X)
-        return self.classes_[scores.argmax(axis=1)]
-
-    def transform(self, X) -> np.ndarray:
-        """Return the features that the classifier layer sees.
-
-        Parameters
-        ----------
-        X : DataFrame, mapping, ndarray or list
-            As in :meth:`decision_function`.
-
-        Returns
-        -------
-        ndarray of shape (n, bottleneck), float32
-            Features of ``predict_modality``, averaged over a row's frames; of
-            both modalities together if it is ``"fused"``.
-        """
-        return self._outputs(X)[1]
-
     # ------------------------------------------------------------------ pickling
 
     def __getstate__(self) -> dict:
@@ -889,29 +511,3 @@ def _move(module: torch.nn.Module, optimizer: torch.optim.Optimizer, device: str
     for values in optimizer.state.values():
         for key, value in values.items():
             values[key] = value.to(device) if torch.is_tensor(value) else value
-
-
-def _mean_by_row(values: np.ndarray, rows: np.ndarray, n: int) -> np.ndarray:
-    """Average the samples of each row; rows without a sample become NaN."""
-    if len(rows) == n and np.array_equal(rows, np.arange(n)):
-        return values
-    counts = np.bincount(rows, minlength=n).astype(values.dtype)
-    out = np.zeros((n, values.shape[1]), dtype=values.dtype)
-    np.add.at(out, rows, values)
-    out[counts == 0] = np.nan
-    return out / np.maximum(counts, 1)[:, None]
-
-
-def _plain(label: Any) -> Any:
-    """Return a label as the user wrote it, not as a NumPy scalar."""
-    return label.item() if isinstance(label, np.generic) else label
-
-
-def _number(value: float | torch.Tensor) -> float:
-    return value.item() if torch.is_tensor(value) else float(value)
-
-
-def _relative_spread(z: torch.Tensor) -> float:
-    """Spread of the features over the samples, relative to their size."""
-    size = z.square().mean().sqrt()
-    return float(z.std(0, correction=0).square().mean().sqrt() / size) if size > 0 else 0.0

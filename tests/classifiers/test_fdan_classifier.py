@@ -21,6 +21,8 @@ from skorch.callbacks import EarlyStopping
 from skorch.helper import SliceDict
 
 from skfdan import SCORING, AudioHoldout, FDANClassifier, make_table, stack_modalities, unpair
+from skfdan.classifiers._samples import table_samples
+from skfdan.classifiers._validation import hold_out
 
 EMOTIONS = np.array(["anger", "fear", "joy", "sadness"])
 QUICK = {
@@ -499,18 +501,15 @@ def test_early_stopping_holds_out_whole_groups(clips):
     X_vis, X_aud, y = clips
     groups = np.repeat(np.arange(10), 4)
     table, labels, speakers = unpair(make_table(visual=X_vis, audio=X_aud), y, groups)
-    clf = FDANClassifier(**QUICK, early_stopping=True, validation_fraction=0.2)
-    clf._random_state = np.random.RandomState(0)
-    samples, rows = clf._read_X(table, reset=True, training=True)
+    samples = table_samples(table)
     _, encoded = np.unique(labels, return_inverse=True)
-    train, (lead, valid, _) = clf._hold_out(samples, encoded, speakers)
+    train, (lead, valid, _) = hold_out(samples, encoded, speakers, 0.2, np.random.RandomState(0))
     assert lead == "audio"
     held = set(speakers[valid.rows])
     assert len(held) == 2
     for modality in ("visual", "audio"):
         assert not held & set(speakers[train[modality].rows])
     assert len(train["audio"]) == len(train["visual"]) == 32
-    assert rows == 80
 
 
 def test_skorch_callbacks_work(clips):

@@ -1,0 +1,162 @@
+"""What users pass as X and y, brought to samples and labels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.sparse import issparse
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import column_or_1d, validate_data
+
+from skfdan.classifiers._samples import (
+    ModalitySamples,
+    Samples,
+    array_samples,
+    is_table,
+    read_table,
+    table_samples,
+)
+from skfdan.table import MODALITIES
+
+
+class InputMixin:
+    """Reading X and y, in every form that ``fit`` and ``predict`` take."""
+
+    def _read_X(self, X: Any, *, reset: bool, training: bool) -> tuple[Samples, int]:
+        """Return the samples of each modality and the number of rows of X."""
+        if X is None:
+            raise ValueError("X is None; give a modality table, an array, or X_vis= and X_aud=.")
+        single = "audio" if self.predict_modality == "fused" else self.predict_modality
+        if isinstance(X, tuple) and len(X) == 2 and all(np.ndim(part) > 1 for part in X):
+            X = dict(zip(MODALITIES, X, strict=True))
+        if not issparse(X) and is_table(X):
+            table = read_table(X, single)
+            if reset:
+                vars(self).pop("feature_names_in_", None)
+                self.n_features_in_ = len(MODALITIES)
+            wanted = MODALITIES if training or self.predict_modality == "fused" else (single,)
+            return table_samples(table, wanted), len(table)
+        n_dim = getattr(X, "ndim", 2)
+        if n_dim > 2 or (n_dim == 1 and getattr(X, "dtype", None) is np.dtype(object)):
+            if self.predict_modality == "fused":
+                raise ValueError(
+                    'predict_modality="fused" needs both modalities: give a modality table, '
+                    "make_table(visual=..., audio=...), not one array."
+                )
+            samples = array_samples(X, single, "X")
+            if reset:
+                vars(self).pop("feature_names_in_", None)
+                self.n_features_in_ = 1
+            return {single: samples}, int(samples.rows[-1]) + 1
+        X = validate_data(self, X, dtype=np.float32, reset=reset)
+        return self._matrix_samples(X, single), len(X)
+
+    def _matrix_samples(self, X: np.ndarray, single: str) -> Samples:
+        """Take the columns of a flat matrix that each modality is made of."""
+        specs = {m: getattr(self, m) for m in MODALITIES if getattr(self, m) is not None}
+        if not specs:
+            specs = {single: slice(None)}
+        rows = np.arange(len(X))
+        samples = {}
+        for modality, spec in specs.items():
+            if isinstance(spec, slice):
+                columns = np.arange(X.shape[1])[spec]
+            elif len(spec) and all(isinstance(c, str) for c in spec):
+                names = list(getattr(self, "feature_names_in_", ()))
+                unknown = [c for c in spec if c not in names]
+                if unknown:
+                    raise ValueError(
+                        f"{modality}= names the column {unknown[0]!r}, but X has the columns "
+                        f"{names or 'without names'}."
+                    )
+                columns = [names.index(c) for c in spec]
+            else:
+                columns = np.arange(X.shape[1])[np.asarray(spec)]
+            if len(columns) == 0:
+                raise ValueError(f"{modality}={spec!r} selects no column of X {X.shape}.")
+            samples[modality] = ModalitySamples(X[:, columns], rows)
+        return samples
+
+    def _read_y(self, y: Any, n: int, name: str = "y") -> np.ndarray:
+        if y is None:
+            raise ValueError(
+                f"This {type(self).__name__} estimator requires y to be passed, but the target y "
+                "is None."
+            )
+        y = column_or_1d(y, warn=True)
+        if len(y) != n:
+            raise ValueError(
+                f"{name} has {len(y)} labels but X has {n} rows; every row needs one label."
+            )
+        missing = np.flatnonzero([v is None or v != v for v in y.tolist()])
+        if len(missing):
+            raise ValueError(f"{name} is missing (NaN or None) in row {missing[0]}.")
+        check_classification_targets(y)
+        return y
+
+    def _read_training(self, X, y, y_true, X_vis, X_aud, y_vis, y_aud, reset):
+        """Bring the four forms of ``fit`` to samples and one label a row."""
+        if X_vis is None and X_aud is None:
+            if y_true is None and y_vis is None and y_aud is None:
+                samples, n = self._read_X(X, reset=reset, training=True)
+                return samples, self._read_y(y, n)
+            X_vis, X_aud = X, y
+            y = y_true
+        elif X is not None:
+            raise ValueError("Give X or X_vis= and X_aud=, not both.")
+        if X_vis is None or X_aud is None:
+            name, given = ("X_vis", X_aud) if X_vis is None else ("X_aud", X_vis)
+            raise ValueError(
+                f"{name} is missing: with two arrays both are needed. For one modality alone "
+                f"use fit(make_table(...), y); got {type(given).__name__}."
+            )
+        if isinstance(y, tuple) and len(y) == 2:
+            y_vis, y_aud, y = *y, None
+        visual = array_samples(X_vis, "visual", "X_vis")
+        audio = array_samples(X_aud, "audio", "X_aud")
+        n_vis, n_aud = int(visual.rows[-1]) + 1, int(audio.rows[-1]) + 1
+        if reset:
+            vars(self).pop("feature_names_in_", None)
+            self.n_features_in_ = len(MODALITIES)
+        if y_vis is None and y_aud is None:
+            if n_vis != n_aud:
+                raise ValueError(
+                    f"X_vis has {n_vis} rows and X_aud {n_aud}. Rows of unpaired modalities have "
+                    "labels of their own: fit(X_vis, X_aud, y_vis=..., y_aud=...)."
+                )
+            return {"visual": visual, "audio": audio}, self._read_y(y, n_aud)
+        if y_vis is None or y_aud is None or y is not None:
+            raise ValueError("Unpaired modalities need y_vis= and y_aud=, and no y.")
+        labels = np.concatenate(
+            [self._read_y(y_vis, n_vis, "y_vis"), self._read_y(y_aud, n_aud, "y_aud")]
+        )
+        audio.rows = audio.rows + n_vis
+        return {"visual": visual, "audio": audio}, labels
+
+    def _check_cells(self, samples: Samples) -> None:
+        """Refuse cells of another kind than those of the training."""
+        for modality, s in samples.items():
+            spec = self._specs.get(modality)
+            if spec is None:
+                raise ValueError(
+                    f"X has {modality} cells, but this classifier was fitted without any; it knows "
+                    f"{' and '.join(self._specs)}."
+                )
+            n = len(s.cells[0]) if s.kind == "vector" else None
+            if (s.kind, s.kind == "image" and s.uint8, n) != (
+                spec.kind,
+                spec.uint8,
+                spec.n_features,
+            ):
+                raise ValueError(
+                    f"The {modality} cells are {s.cells[0].dtype} of shape {s.cells[0].shape}, but "
+                    f"this classifier was fitted on "
+                    f"{'bytes' if spec.uint8 else 'floats'} of kind {spec.kind}"
+                    f"{'' if n is None else f' with {spec.n_features} features'}."
+                )
+
+
+def plain(label: Any) -> Any:
+    """Return a label as the user wrote it, not as a NumPy scalar."""
+    return label.item() if isinstance(label, np.generic) else label

@@ -1,0 +1,43 @@
+"""A validation part of the training rows, for early stopping."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from sklearn.model_selection import GroupShuffleSplit, ShuffleSplit, StratifiedShuffleSplit
+
+from skfdan.classifiers._samples import Samples
+
+
+def hold_out(samples: Samples, y: np.ndarray, groups, fraction: float, rng: np.random.RandomState):
+    """Split off validation rows for early stopping, speakers kept apart."""
+    lead = "audio" if "audio" in samples else "visual"
+    candidates = np.unique(samples[lead].rows)
+    seed = rng.randint(2**31 - 1)
+    if groups is not None:
+        groups = np.asarray(groups)
+        if len(groups) != len(y):
+            raise ValueError(f"groups has {len(groups)} entries but X has {len(y)} rows.")
+        splitter = GroupShuffleSplit(1, test_size=fraction, random_state=seed)
+        kept, held = next(splitter.split(candidates, groups=groups[candidates]))
+    else:
+        n_held = math.ceil(fraction * len(candidates))
+        _, counts = np.unique(y[candidates], return_counts=True)
+        stratify = counts.min() >= 2 and n_held >= len(counts)
+        kind = StratifiedShuffleSplit if stratify else ShuffleSplit
+        splitter = kind(1, test_size=fraction, random_state=seed)
+        kept, held = next(splitter.split(candidates, y[candidates]))
+    out = candidates[held]
+    if len(kept) == 0:
+        raise ValueError("early_stopping leaves no training row; give more data or groups.")
+    dropped = np.isin(np.arange(len(y)), out)
+    if groups is not None:
+        dropped = np.isin(groups, np.unique(groups[out]))
+    train = {
+        m: s.select(np.flatnonzero(~dropped[s.rows]))
+        for m, s in samples.items()
+        if (~dropped[s.rows]).any()
+    }
+    valid = samples[lead].select(np.flatnonzero(np.isin(samples[lead].rows, out)))
+    return train, (lead, valid, y)
