@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
@@ -54,7 +55,8 @@ class AudioHoldout:
     """
 
     def __init__(self, inner_cv, visual: str = "all"):
-        self.inner_cv = inner_cv
+        # A search counts the splits before it uses them, which would empty an iterator.
+        self.inner_cv = list(inner_cv) if isinstance(inner_cv, Iterator) else inner_cv
         self.visual = visual
 
     def split(self, X, y=None, groups=None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -84,9 +86,12 @@ class AudioHoldout:
             )
         visual = np.setdiff1d(np.arange(len(X)), audio)
         y_audio = None if y is None else np.asarray(y)[audio]
-        for train, test in self._inner(y_audio).split(
-            audio, y_audio, None if groups is None else groups[audio]
-        ):
+        groups_audio = None if groups is None else groups[audio]
+        with warnings.catch_warnings():
+            # Groups are for visual="disjoint" too; an inner splitter may have no use for them.
+            warnings.filterwarnings("ignore", "The groups parameter is ignored")
+            splits = list(self._inner(y_audio).split(audio, y_audio, groups_audio))
+        for train, test in splits:
             faces = visual
             if self.visual == "disjoint":
                 faces = visual[~np.isin(groups[visual], groups[audio[test]])]

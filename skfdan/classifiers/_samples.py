@@ -139,9 +139,26 @@ def read_table(X: Any, default: str) -> pd.DataFrame:
         cells = {m: as_cells(X[column]) for m, column in columns.items()}
     elif X.shape[1] == 2:
         cells = {m: as_cells(X[:, i]) for i, m in enumerate(MODALITIES)}
+        _refuse_swapped(cells)
     else:
         cells = {default: as_cells(X[:, 0])}
     return make_table(**cells)
+
+
+def _refuse_swapped(cells: dict[str, np.ndarray]) -> None:
+    """Notice unnamed columns in the order audio, visual, as far as cells tell."""
+    first = {
+        m: next((c for c in column if isinstance(c, np.ndarray)), None)
+        for m, column in cells.items()
+    }
+    looks_audio = first["visual"] is not None and first["visual"].dtype.kind == "f"
+    looks_visual = first["audio"] is not None and first["audio"].dtype == np.uint8
+    if looks_visual and (looks_audio or first["visual"] is None):
+        raise ValueError(
+            "Of two columns without names the first is taken as visual and the second as audio, "
+            f"but the second holds bytes of shape {first['audio'].shape}, as faces do. Put "
+            '"visual" first in the ColumnTransformer, or give it set_output(transform="pandas").'
+        )
 
 
 def table_samples(table: pd.DataFrame, modalities: tuple[str, ...] = MODALITIES) -> Samples:
@@ -154,7 +171,8 @@ def table_samples(table: pd.DataFrame, modalities: tuple[str, ...] = MODALITIES)
     if empty:
         raise ValueError(
             f"Row {empty[0]} has neither a visual nor an audio cell"
-            f"{_and_more(empty)}; drop it, or fill one of them."
+            f"{_and_more(empty)}; drop it, or fill one of them. If FaceFrames found no face there, "
+            'on_no_face="center" takes the middle of the picture instead.'
         )
     samples: Samples = {}
     for modality in modalities:

@@ -41,7 +41,7 @@ def lmmd(
         Audio features; n_a may differ from n_v.
     y_visual, y_audio : Tensor of shape (n_v,) and (n_a,), integer
         Class indices. Floating-point tensors of shape (n_v, C) and (n_a, C)
-        are taken as soft class memberships.
+        are taken as soft class memberships; the two sides may differ in kind.
     n_classes : int or None, default=None
         C of Eq. 8. None divides by the number of classes that both batches
         hold, as the DSAN and FDAN codes do.
@@ -57,7 +57,8 @@ def lmmd(
     Raises
     ------
     ValueError
-        If the feature dimensions or the numbers of rows and labels disagree.
+        If the feature dimensions, the numbers of rows and labels, or the numbers
+        of classes of soft labels disagree, or labels have the wrong shape.
 
     Notes
     -----
@@ -91,6 +92,15 @@ def lmmd(
     for name, z, y in (("visual", z_visual, y_visual), ("audio", z_audio, y_audio)):
         if len(z) != len(y):
             raise ValueError(f"lmmd: {len(z)} {name} rows but {len(y)} {name} labels.")
+        if y.ndim != 1 + y.is_floating_point():
+            raise ValueError(
+                "lmmd takes integer labels of shape (n,) or floating-point memberships of shape "
+                f"(n, C); {name} has {y.dtype} of shape {tuple(y.shape)}."
+            )
+    if y_visual.ndim == y_audio.ndim == 2 and y_visual.shape[1] != y_audio.shape[1]:
+        raise ValueError(
+            f"lmmd: {y_visual.shape[1]} visual classes but {y_audio.shape[1]} audio classes."
+        )
 
     weights, n_shared = _signed_class_weights(y_visual, y_audio, z_visual.dtype)
     if weights is None:
@@ -120,10 +130,14 @@ def _signed_class_weights(
     y_visual: Tensor, y_audio: Tensor, dtype: torch.dtype
 ) -> tuple[Tensor | None, int]:
     """Return [w_v; -w_a] of Eq. 7, and the number of classes both sides hold."""
-    if not y_visual.is_floating_point():
-        n = 1 + int(torch.maximum(y_visual.max(), y_audio.max()))
-        y_visual, y_audio = F.one_hot(y_visual, n), F.one_hot(y_audio, n)
-    y_visual, y_audio = y_visual.to(dtype), y_audio.to(dtype)
+    if len(y_visual) == 0 or len(y_audio) == 0:
+        return None, 0
+    soft = [y.shape[1] for y in (y_visual, y_audio) if y.is_floating_point()]
+    n = soft[0] if soft else 1 + int(torch.cat([y_visual, y_audio]).max())
+    y_visual, y_audio = (
+        (y if y.is_floating_point() else F.one_hot(y.long(), n)).to(dtype)
+        for y in (y_visual, y_audio)
+    )
     sum_visual, sum_audio = y_visual.sum(0), y_audio.sum(0)
     shared = (sum_visual > 0) & (sum_audio > 0)
     n_shared = int(shared.sum())

@@ -1,0 +1,228 @@
+"""Your own clips: folders named after emotions, or a csv manifest."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.utils import Bunch
+
+from ._base import (
+    AUDIO_SUFFIXES,
+    IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    Report,
+    canonical_emotion,
+    check_found,
+    check_root,
+    index_takes,
+    make_bunch,
+    read_csv,
+)
+
+ROLES = {
+    **dict.fromkeys(AUDIO_SUFFIXES, "audio"),
+    **dict.fromkeys(VIDEO_SUFFIXES, "video"),
+    **dict.fromkeys(IMAGE_SUFFIXES, "image"),
+}
+
+SCHEME = "emotion folders, e.g. anger/clip1.wav"
+
+DESCR = """\
+Clips of your own
+=================
+{form}
+
+Emotions: {emotions}. Common words are mapped to the toolkit's names (angry to anger, happy
+and joy to happiness, sad to sadness, and so on); any other name is kept as it is.
+
+Groups: {groups}
+"""
+TREE = """\
+Folders named after emotions. Files of one folder that differ only in their extension, such as
+anger/clip1.mp4 and anger/clip1.wav, are one clip. A video is the visual cell, and also the
+audio cell if the clip has no sound file."""
+MANIFEST = """\
+A csv manifest, one row a clip; its paths are relative to its own folder."""
+SPEAKERS = "speakers, as given."
+NO_SPEAKERS = """\
+speakers are not given, so every clip is a group of its own, and no split of these
+clips can be called speaker-independent."""
+
+
+def _parse(
+    path: PurePosixPath, pattern: re.Pattern | None
+) -> tuple[str, str, dict[str, Any]] | str:
+    role = ROLES.get(path.suffix.lower())
+    if role is None:
+        return "neither sound, nor video, nor an image"
+    if len(path.parts) < 2:
+        return "not in an emotion's folder"
+    clip = path.with_suffix("").as_posix()
+    speaker = clip
+    if pattern is not None:
+        match = pattern.search(path.as_posix())
+        if not match:
+            return f"speaker_pattern={pattern.pattern!r} finds no speaker in it"
+        speaker = match[1] if pattern.groups else match[0]
+    return clip, role, {"speaker": speaker, "emotion": canonical_emotion(path.parts[0])}
+
+
+def _manifest_rows(path: Path, report: Report) -> tuple[pd.DataFrame, bool]:
+    """Rows of a manifest, and whether it names speakers."""
+    rows = read_csv(path, ["emotion"], "folder")
+    modalities = [m for m in ("visual", "audio") if m in rows.columns]
+    if not modalities:
+        raise ValueError(
+            f"folder: {str(path)!r} lacks both columns 'visual' and 'audio'; it has "
+            f"{list(rows.columns)}. One of them must hold the paths."
+        )
+    for column in rows.columns.intersection(["emotion", "speaker", "clip"]):
+        if rows[column].isna().any():
+            row = int(rows[column].isna().to_numpy().argmax())
+            raise ValueError(
+                f"folder: data row {row + 1} of {str(path)!r} has no {column}. Fill it in, or "
+                "remove the row."
+            )
+    if "clip" not in rows:
+        rows["clip"] = [f"{i:05d}" for i in range(len(rows))]
+    known = "speaker" in rows
+    if not known:
+        rows["speaker"] = rows["clip"]
+    rows["emotion"] = rows["emotion"].map(canonical_emotion)
+    for modality in ("visual", "audio"):
+        names = rows[modality] if modality in modalities else [None] * len(rows)
+        rows[modality] = _existing_files(modality, names, path, report)
+    bare = rows["visual"].isna() & rows["audio"].isna()
+    for row in np.flatnonzero(bare):
+        report.add(path, "media", f"data row {row + 1} has no file and is left out")
+    return rows[~bare], known
+
+
+def _existing_files(modality: str, names: Iterable[Any], path: Path, report: Report) -> list:
+    files: list[str | None] = []
+    rows: dict[str, int] = {}
+    for row, name in enumerate(names, start=1):
+        file = None if pd.isna(name) else str(path.parent / name)
+        if file in rows:
+            raise ValueError(
+                f"folder: {str(path)!r} names the {modality} file {name!r} in the data rows "
+                f"{rows[file]} and {row}. One recording in two rows ends up on both sides of a "
+                "split. Remove one row."
+            )
+        if file is not None:
+            rows[file] = row
+        if file is not None and not os.path.exists(file):
+            report.add(file, "media", f"data row {row} names this {modality} file; there is none")
+            file = None
+        files.append(file)
+    return files
+
+
+def load_folder(
+    root: str | os.PathLike,
+    *,
+    emotions: Iterable[str] | Mapping[str, str | None] | None = None,
+    speaker_pattern: str | None = None,
+    corpus: str = "folder",
+) -> Bunch:
+    r"""Index clips of your own: emotion folders, or a csv manifest.
+
+    Parameters
+    ----------
+    root : path-like
+        A folder whose sub-folders are named after emotions (``anger/clip1.wav``), or a csv
+        manifest with the columns visual and/or audio (paths relative to the manifest's
+        folder, empty where missing) and emotion; the columns speaker, clip and split have a
+        meaning too, and any other column is carried along in the frame.
+    emotions : list of str, dict of str to (str or None), or None, default=None
+        None keeps all. A list keeps those emotions. A dict renames emotions, drops those
+        whose value is None and keeps the others. Common words have been mapped before:
+        the name of a folder ``happy`` is ``happiness``.
+    speaker_pattern : str or None, default=None
+        For emotion folders: a regular expression that finds the speaker in a file's path
+        (its first group, if it has one), e.g. ``r"(spk\d+)_"``. None makes every clip a
+        group of its own.
+    corpus : str, default="folder"
+        Name of the corpus in the frame.
+
+    Returns
+    -------
+    data : :class:`~sklearn.utils.Bunch`
+        table : DataFrame of shape (n_clips, 2)
+            Modality table; cells are paths, None where a modality is missing.
+        target : ndarray of shape (n_clips,)
+            Emotion names.
+        groups : ndarray of shape (n_clips,)
+            Speakers; clip ids if no speaker is known.
+        frame : DataFrame of shape (n_clips, 4 + n_columns)
+            clip, corpus, speaker, emotion, and the manifest's other columns.
+        report : DataFrame
+            file, stage and reason of everything left out.
+        DESCR : str
+            What was found, the emotions and the groups.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the path does not exist or nothing in it is a clip.
+    ValueError
+        If a manifest lacks a column or value, a file or clip is there twice, an emotion is
+        unknown or nothing is left.
+
+    References
+    ----------
+    Emotion names follow P. Ekman, "An argument for basic emotions", Cognition and Emotion
+    6(3-4): 169-200, 1992, with neutral, calm and boredom.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from skfdan.datasets import load_folder
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     for name in ("happy/ann_1.mp4", "happy/ann_1.wav", "sad/bob_1.wav"):
+    ...         Path(root, name).parent.mkdir(exist_ok=True)
+    ...         Path(root, name).touch()
+    ...     data = load_folder(root, speaker_pattern=r"([a-z]+)_\d")
+    >>> data.target.tolist(), data.groups.tolist(), data.table["visual"].isna().tolist()
+    (['happiness', 'sadness'], ['ann', 'bob'], [False, True])
+    """
+    path = Path(root).expanduser()
+    report = Report()
+    if path.is_file() and path.suffix.lower() == ".csv":
+        rows, known = _manifest_rows(path, report)
+    else:
+        path = check_root(path, "folder")
+        pattern = None if speaker_pattern is None else re.compile(speaker_pattern)
+        rows = index_takes(
+            path,
+            partial(_parse, pattern=pattern),
+            report,
+            corpus="folder",
+            visual=("video", "image"),
+            audio=("audio", "video"),
+        )
+        known = pattern is not None
+    check_found(rows, path, report, SCHEME)
+    labels = sorted(rows["emotion"].unique())
+    descr = DESCR.format(
+        form=MANIFEST if path.is_file() else TREE,
+        emotions=", ".join(labels),
+        groups=SPEAKERS if known else NO_SPEAKERS,
+    )
+    return make_bunch(
+        rows,
+        root=path,
+        corpus=corpus,
+        labels=labels,
+        emotions=emotions,
+        report=report,
+        descr=descr,
+    )

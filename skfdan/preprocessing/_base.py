@@ -1,0 +1,296 @@
+"""What the transformers of one column of cells have in common."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+from scipy.sparse import issparse
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
+from sklearn.utils import check_array
+from sklearn.utils.validation import validate_data
+
+from ..table import as_cells, is_missing
+from ..utils.progress import progress_bar
+from .cache import FileCache, cache_key
+from .media import MediaError
+
+
+class Recipe(NamedTuple):
+    """How one cell becomes one result.
+
+    Attributes
+    ----------
+    kind : str
+        What ``load`` computes, with the version of its code.
+    parameters : mapping
+        The parameters on which the result of ``load`` depends.
+    load : callable
+        Cell to array, or None if the result is missing; may be cached.
+    finish : callable
+        (array or None, cell, draw) to result: what comes after the first random
+        step and is never cached. ``draw`` is a number in [0, 1) that belongs to
+        the row, or None.
+    """
+
+    kind: str
+    parameters: Mapping[str, Any]
+    load: Callable[[Any], np.ndarray | None]
+    finish: Callable[[np.ndarray | None, Any, float | None], Any]
+
+
+class CellTransformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+    """Base of the transformers that turn one column of cells into another.
+
+    A subclass has the parameters ``n_jobs``, ``cache_dir`` and ``verbose``, and
+    gives ``_check_parameters()``, ``_recipe(training)`` and, if it takes
+    matrices of numbers too, ``_transform_matrix(X, training)``. Nothing is
+    learned from the data, so ``transform`` works without ``fit``, which only
+    remembers the form of X.
+    """
+
+    _takes_matrix = False
+    _unit = "file"
+    _accepts = "paths"
+
+    def fit(self, X, y=None):
+        """Check the parameters and remember the form of X; nothing is decoded.
+
+        Parameters
+        ----------
+        X : {DataFrame, Series, array-like} of shape (n, 1) or (n,)
+            One column of cells.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        self : object
+            The transformer.
+        """
+        self._check_parameters()
+        cells, _ = self._read(X, reset=True)
+        self.input_is_cells_ = cells is not None
+        return self
+
+    def transform(self, X):
+        """Transform each cell by itself.
+
+        Parameters
+        ----------
+        X : {DataFrame, Series, array-like} of shape (n, 1) or (n,)
+            One column of cells.
+
+        Returns
+        -------
+        ndarray of shape (n, 1), dtype object
+            The results; None where a cell is missing. With
+            ``set_output(transform="pandas")`` a DataFrame of one column.
+
+        Raises
+        ------
+        FileNotFoundError
+            If a path leads nowhere; names it and the row.
+        MediaError
+            If a file or array holds nothing usable; names it and the row.
+        """
+        return self._transform(X, training=False)
+
+    def fit_transform(self, X, y=None):
+        """Fit, then transform as at training; same as both unless a step is random.
+
+        Parameters
+        ----------
+        X : {DataFrame, Series, array-like} of shape (n, 1) or (n,)
+            One column of cells.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        ndarray of shape (n, 1), dtype object
+            As :meth:`transform` returns.
+        """
+        return self.fit(X, y)._transform(X, training=True)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        tags.input_tags.two_d_array = self._takes_matrix
+        tags.transformer_tags.preserves_dtype = ["float32"] if self._takes_matrix else []
+        return tags
+
+    def _read(self, X: Any, *, reset: bool) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Return (cells, None) for a column of cells, (None, matrix) for numbers."""
+        column = self._as_column(X)
+        known = reset or hasattr(self, "n_features_in_")
+        if column is None:
+            if known:
+                return None, validate_data(self, X, dtype=np.float32, reset=reset)
+            return None, check_array(X, dtype=np.float32, estimator=self, input_name="X")
+        if not len(column):
+            raise ValueError(
+                f"Found array with 0 sample(s) (shape={column.shape}) while a minimum of 1 is "
+                f"required by {type(self).__name__}."
+            )
+        if known:
+            validate_data(self, column, skip_check_array=True, reset=reset)
+        return as_cells(column.iloc[:, 0]), None
+
+    def _as_column(self, X: Any) -> pd.DataFrame | None:
+        """Return X as a frame of one column of cells, or None if it is to be read as numbers."""
+        name = type(self).__name__
+        if isinstance(X, (str, os.PathLike)):
+            raise ValueError(f"{name}: X={os.fspath(X)!r} is a single path; give a list, [{X!r}].")
+        frame = _as_frame(X, blocks=not self._takes_matrix)
+        if frame is None or not (_all_missing(frame) or _holds_cells(frame)):
+            if self._takes_matrix:
+                return None
+            raise ValueError(
+                f"{name} takes one column of cells ({self._accepts}), not numbers; got "
+                f"{type(X).__name__} of shape {np.shape(X)}. Reshape your data: put each of them "
+                "into a cell of its own, in a list or an object array of shape (n, 1)."
+            )
+        if frame.shape[1] != 1:
+            raise ValueError(
+                f"{name} takes one column of cells ({self._accepts}); got {frame.shape[1]} columns "
+                f"({', '.join(map(str, frame.columns))}). Pick one: "
+                f'ColumnTransformer([("cells", {name}(), [{frame.columns[0]!r}])]).'
+            )
+        return frame
+
+    def _draws(self, n: int, training: bool) -> list[float] | list[None]:
+        """Return one random number a row, whatever the row holds, or none at all."""
+        return [None] * n
+
+    def _transform(self, X: Any, *, training: bool) -> np.ndarray:
+        self._check_parameters()
+        cells, matrix = self._read(X, reset=False)
+        if cells is None:
+            return self._transform_matrix(matrix, training=training)
+        out = np.empty((len(cells), 1), dtype=object)
+        for row, result in self._run(cells, training):
+            out[row, 0] = result
+        self._report(cells, out[:, 0])
+        return out
+
+    def _report(self, cells: np.ndarray, results: np.ndarray) -> None:
+        """Say once what is worth saying about all rows."""
+
+    def _run(self, cells: np.ndarray, training: bool):
+        """Yield (row, result) for every cell that is not missing."""
+        recipe = self._recipe(training)
+        cache = None if self.cache_dir is None else FileCache(self.cache_dir)
+        draws = self._draws(len(cells), training)
+        rows = [i for i, cell in enumerate(cells) if cell is not None]
+        total = len(rows)
+
+        def results():
+            # First round: leave alone what another process is decoding.
+            # Second round: wait for it, and find its work in the cache.
+            pending = rows
+            for wait in (False, True):
+                # Threads: decoders, resampling, FFT and detectors let go of the
+                # interpreter, and results need no copying between processes.
+                # A generator, so that a bar can follow and few results queue up.
+                jobs = Parallel(n_jobs=self.n_jobs, prefer="threads", return_as="generator")(
+                    delayed(_work)(recipe, cache, row, cells[row], draws[row], wait)
+                    for row in pending
+                )
+                postponed = []
+                for row, (done, result) in zip(pending, jobs, strict=True):
+                    if done:
+                        yield row, result
+                    else:
+                        postponed.append(row)
+                pending = postponed
+                if not pending:
+                    return
+
+        return progress_bar(
+            results(),
+            total=total,
+            desc=type(self).__name__,
+            unit=self._unit,
+            verbose=self.verbose,
+        )
+
+
+def _work(
+    recipe: Recipe, cache: FileCache | None, row: int, cell: Any, draw: float | None, wait: bool
+) -> tuple[bool, Any]:
+    """Do one row: (False, None) if it has to be postponed; errors name the row."""
+    try:
+        if cache is None:
+            return True, recipe.finish(recipe.load(cell), cell, draw)
+        key = cache_key(recipe.kind, recipe.parameters, cell)
+        done, value = cache.fetch(key, lambda: recipe.load(cell), wait=wait)
+        return done, recipe.finish(value, cell, draw) if done else None
+    except MediaError as error:
+        raise MediaError(error.source, error.problem, row) from error.__cause__
+    except FileNotFoundError as error:
+        if error.filename is None:
+            raise
+        raise FileNotFoundError(
+            errno.ENOENT, f"row {row}: no such file or folder", error.filename
+        ) from None
+    except Exception as error:
+        error.add_note(f"This happened at row {row} ({describe_cell(cell)}).")
+        raise
+
+
+def _as_frame(X: Any, *, blocks: bool) -> pd.DataFrame | None:
+    """Return X as a frame of objects; None for an array or list of numbers."""
+    if isinstance(X, pd.DataFrame):
+        return X
+    if isinstance(X, pd.Series):
+        return X.to_frame()
+    if isinstance(X, (list, tuple)):
+        rows = list(X)
+        if not rows or not all(isinstance(row, list) for row in rows):
+            return pd.DataFrame({0: pd.Series(as_cells(rows), dtype=object)})
+        return pd.DataFrame(rows, dtype=object)
+    if issparse(X):
+        return None
+    array = np.asarray(X)
+    if blocks and array.ndim > 3:
+        # A stack of pictures or clips; of fewer dimensions it could as well
+        # be one picture, whose rows are no cells.
+        return pd.DataFrame({0: pd.Series(as_cells(array), dtype=object)})
+    if array.ndim not in (1, 2) or array.dtype.kind not in "OUST":
+        return None
+    # Frames of other libraries come through here, and bring their names.
+    return pd.DataFrame(array, columns=getattr(X, "columns", None), dtype=object)
+
+
+def _all_missing(frame: pd.DataFrame) -> bool:
+    # A column without one entry is read from a file as float NaN.
+    return frame.shape[1] == 1 and all(is_missing(cell) for cell in frame.iloc[:, 0])
+
+
+def _holds_cells(frame: pd.DataFrame) -> bool:
+    """Tell whether any entry is a path, an array or missing among objects."""
+    columns = (frame.iloc[:, i] for i in range(frame.shape[1]))
+    return any(
+        isinstance(cell, (str, os.PathLike, tuple)) or cell is None or np.ndim(cell) > 0
+        for column in columns
+        if column.dtype.kind not in "biufc"
+        for cell in column
+    )
+
+
+def describe_cell(cell: Any) -> str:
+    """Name a cell in an error message: its path, or what array it is."""
+    if isinstance(cell, (str, os.PathLike)):
+        return os.fspath(cell)
+    if isinstance(cell, tuple):
+        return f"tuple ({', '.join(map(describe_cell, cell))})"
+    if hasattr(cell, "__array__"):
+        array = np.asarray(cell)
+        return f"array of shape {array.shape}, {array.dtype}"
+    return f"{type(cell).__name__} {cell!r:.40}"

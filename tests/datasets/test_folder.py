@@ -1,0 +1,133 @@
+import pytest
+
+from skfdan.datasets import load_folder
+
+
+def touch(root, *names):
+    for path in (root / name for name in names):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return root
+
+
+def test_emotion_folders(tmp_path):
+    touch(tmp_path, "Happy/a.wav", "sad/x/b.mp4", "contempt/c.png", "sad/d.mp4", "sad/d.wav")
+    touch(tmp_path, "sad/notes.txt", "stray.wav")
+    data = load_folder(tmp_path)
+    assert data.frame["clip"].tolist() == ["Happy/a", "contempt/c", "sad/d", "sad/x/b"]
+    assert data.target.tolist() == ["happiness", "contempt", "sadness", "sadness"]
+    cells = [[p and p.removeprefix(str(tmp_path)) for p in row] for row in data.table.to_numpy()]
+    assert [[c and c.replace("\\", "/") for c in row] for row in cells] == [
+        [None, "/Happy/a.wav"],
+        ["/contempt/c.png", None],
+        ["/sad/d.mp4", "/sad/d.wav"],
+        ["/sad/x/b.mp4", "/sad/x/b.mp4"],
+    ]
+    assert data.groups.tolist() == data.frame["clip"].tolist()
+    assert "not given" in data.DESCR
+    assert "contempt, happiness, sadness" in data.DESCR
+    assert len(data.report) == 2
+    assert data.report["stage"].eq("name").all()
+
+
+def test_emotions_are_those_found(tmp_path):
+    touch(tmp_path, "happy/a.wav", "sad/b.wav")
+    assert load_folder(tmp_path, emotions={"sadness": "negative"}).target.tolist() == [
+        "happiness",
+        "negative",
+    ]
+    with pytest.raises(ValueError, match=r"\['anger'\] are not in mine.*'happiness', 'sadness'"):
+        load_folder(tmp_path, emotions=["anger"], corpus="mine")
+
+
+def test_speaker_pattern(tmp_path):
+    touch(tmp_path, "happy/ann/1.wav", "sad/ann/1.wav", "sad/bob/1.wav", "sad/1.wav")
+    data = load_folder(tmp_path, speaker_pattern=r"/(\w+)/")
+    assert data.groups.tolist() == ["ann", "ann", "bob"]
+    assert "finds no speaker" in data.report["reason"][0]
+    assert "speakers, as given" in data.DESCR
+    whole = load_folder(tmp_path, speaker_pattern="ann|bob")
+    assert whole.groups.tolist() == ["ann", "ann", "bob"]
+
+
+def test_one_clip_in_two_sound_files(tmp_path):
+    touch(tmp_path, "happy/a.wav", "happy/a.flac")
+    with pytest.raises(ValueError, match="'happy/a' is there twice"):
+        load_folder(tmp_path)
+
+
+def test_manifest(tmp_path):
+    touch(tmp_path, "v/1.mp4", "v/2.mp4", "a/1.wav", "a/3.wav")
+    manifest = tmp_path / "clips.csv"
+    manifest.write_text(
+        "visual,audio,emotion,speaker,clip,split,age\n"
+        "v/1.mp4,a/1.wav,happy,ann,c1,train,30\n"
+        f"{tmp_path}/v/2.mp4,,Contempt,bob,c2,test,\n"
+        ",a/3.wav,sad,bob,c3,test,40\n"
+    )
+    data = load_folder(manifest, corpus="mine")
+    assert data.target.tolist() == ["happiness", "Contempt", "sadness"]
+    assert data.groups.tolist() == ["ann", "bob", "bob"]
+    assert data.table.to_numpy().tolist() == [
+        [str(tmp_path / "v/1.mp4"), str(tmp_path / "a/1.wav")],
+        [str(tmp_path / "v/2.mp4"), None],
+        [None, str(tmp_path / "a/3.wav")],
+    ]
+    columns = ["clip", "corpus", "speaker", "emotion", "split", "age"]
+    assert data.frame.columns.tolist() == columns
+    assert data.frame["corpus"].tolist() == ["mine"] * 3
+    assert "speakers, as given" in data.DESCR
+
+
+def test_manifest_with_one_modality_and_no_speakers(tmp_path):
+    touch(tmp_path, "1.wav", "2.wav")
+    (tmp_path / "m.csv").write_text("audio,emotion\n2.wav,sad\n1.wav,joy\n", encoding="utf-8-sig")
+    data = load_folder(tmp_path / "m.csv")
+    assert data.target.tolist() == ["sadness", "happiness"]
+    assert data.table["visual"].tolist() == [None, None]
+    assert data.groups.tolist() == ["00000", "00001"]
+    assert "not given" in data.DESCR
+
+
+def test_manifest_files_that_do_not_exist(tmp_path):
+    touch(tmp_path, "1.mp4")
+    (tmp_path / "m.csv").write_text("visual,audio,emotion\n1.mp4,1.wav,sad\n2.mp4,,sad\n,,sad\n")
+    data = load_folder(tmp_path / "m.csv")
+    assert data.table.to_numpy().tolist() == [[str(tmp_path / "1.mp4"), None]]
+    assert data.report["stage"].eq("media").all()
+    assert data.report["file"].tolist() == [
+        str(tmp_path / "2.mp4"),
+        str(tmp_path / "1.wav"),
+        str(tmp_path / "m.csv"),
+        str(tmp_path / "m.csv"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("audio,label\n1.wav,sad\n", r"lacks the column\(s\) \['emotion'\]; it has \['audio'"),
+        ("file,emotion\n1.wav,sad\n", r"lacks both columns.*it has \['file', 'emotion'\]"),
+        ("audio,emotion\n1.wav,sad\n2.wav,\n", "data row 2 of .* has no emotion"),
+        ("audio,emotion,speaker\n1.wav,sad,\n", "data row 1 of .* has no speaker"),
+        ("audio,emotion\n1.wav,sad\n./1.wav,joy\n", "data rows 1 and 2.*both sides"),
+    ],
+)
+def test_manifest_defects(tmp_path, text, match):
+    touch(tmp_path, "1.wav", "2.wav")
+    (tmp_path / "m.csv").write_text(text)
+    with pytest.raises(ValueError, match=match):
+        load_folder(tmp_path / "m.csv")
+
+
+def test_nothing(tmp_path):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        load_folder(tmp_path / "nowhere")
+    touch(tmp_path, "a.txt")
+    with pytest.raises(FileNotFoundError, match=r"emotion folders.*a\.txt"):
+        load_folder(tmp_path)
+    with pytest.raises(NotADirectoryError, match="is a file"):
+        load_folder(tmp_path / "a.txt")
+    (tmp_path / "m.csv").write_text("audio,emotion\nnone.wav,sad\n")
+    with pytest.raises(FileNotFoundError, match=r"none\.wav"):
+        load_folder(tmp_path / "m.csv")

@@ -1,0 +1,117 @@
+import numpy as np
+import pytest
+import torch
+
+from skfdan.nn import InputNorm, InputSpec
+from skfdan.nn.inputs import resize
+
+MEAN = np.array([0.485, 0.456, 0.406])
+STD = np.array([0.229, 0.224, 0.225])
+
+
+def test_bytes_are_scaled_and_normalised_with_imagenets_statistics():
+    faces = np.random.default_rng(0).integers(0, 256, (4, 3, 5, 6), dtype=np.uint8)
+    out = InputNorm(InputSpec("image", uint8=True))(torch.from_numpy(faces))
+    expected = (faces / 255 - MEAN[:, None, None]) / STD[:, None, None]
+    assert out.dtype == torch.float32
+    assert out.shape == (4, 3, 5, 6)
+    np.testing.assert_allclose(out.numpy(), expected, atol=1e-5)
+
+
+def test_the_statistics_of_the_cells_do_not_touch_bytes():
+    faces = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
+    plain = InputNorm(InputSpec("image", uint8=True))(faces)
+    assert torch.equal(InputNorm(InputSpec("image", uint8=True, mean=9.0, std=3.0))(faces), plain)
+
+
+def test_grey_bytes_become_three_channels_each_with_its_own_statistics():
+    faces = torch.randint(0, 256, (2, 1, 4, 5), dtype=torch.uint8)
+    out = InputNorm(InputSpec("image", uint8=True))(faces)
+    expected = (faces.numpy() / 255 - MEAN[:, None, None]) / STD[:, None, None]
+    assert out.shape == (2, 3, 4, 5)
+    np.testing.assert_allclose(out.numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+def test_floats_are_normalised_with_the_statistics_of_the_cells(dtype):
+    mel = torch.randn(3, 1, 6, 7).mul(10).to(dtype)
+    out = InputNorm(InputSpec("image", mean=-30.0, std=12.5))(mel)
+    assert out.dtype == torch.float32
+    assert out.shape == (3, 3, 6, 7)
+    expected = (mel.double().numpy() + 30) / 12.5
+    np.testing.assert_allclose(out.numpy(), np.repeat(expected, 3, axis=1), atol=1e-5)
+
+
+def test_loudness_differences_between_clips_stay():
+    mel = torch.randn(1, 1, 6, 7).repeat(2, 1, 1, 1)
+    mel[1] += 5
+    out = InputNorm(InputSpec("image", mean=2.5, std=2.0))(mel)
+    torch.testing.assert_close(out[1] - out[0], torch.full((3, 6, 7), 2.5))
+
+
+def test_float_images_of_three_channels_keep_them():
+    images = torch.randn(2, 3, 4, 4)
+    out = InputNorm(InputSpec("image", mean=1.0, std=2.0))(images)
+    torch.testing.assert_close(out, (images - 1) / 2)
+
+
+@pytest.mark.parametrize(
+    ("spec", "cells"),
+    [
+        (InputSpec("image", uint8=True), torch.zeros(2, 3, 31, 17, dtype=torch.uint8)),
+        (InputSpec("image"), torch.zeros(2, 1, 128, 61)),
+    ],
+)
+def test_sizes(spec, cells):
+    assert InputNorm(spec, size=24)(cells).shape == (2, 3, 24, 24)
+    assert InputNorm(spec, size=None)(cells).shape == (2, 3, *cells.shape[-2:])
+
+
+def test_resizing_keeps_flat_images_flat_and_normalises_all_the_same():
+    flat = torch.full((1, 3, 40, 24), 51, dtype=torch.uint8)
+    for size in (8, 32, 64):
+        out = InputNorm(InputSpec("image", uint8=True), size)(flat)
+        np.testing.assert_allclose(
+            out.numpy(), np.broadcast_to(((0.2 - MEAN) / STD)[:, None, None], out.shape), atol=1e-5
+        )
+
+
+def test_images_of_the_right_size_are_not_touched():
+    images = torch.randn(1, 3, 8, 8)
+    assert resize(images, 8) is images
+
+
+def test_shrinking_is_antialiased():
+    """Halving weighs four neighbours 1, 3, 3, 1 over 8, a triangle twice as wide as a pixel."""
+    rows = torch.randn(16, generator=torch.Generator().manual_seed(0))
+    images = rows[None, None, :, None].expand(1, 1, 16, 16)
+    out = resize(images, 8)[0, 0]
+    for i in range(1, 7):
+        expected = rows[2 * i - 1 : 2 * i + 3] @ torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+        torch.testing.assert_close(out[i], expected.expand(8))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64])
+def test_vectors(dtype):
+    rng = np.random.default_rng(0)
+    mean, std = rng.normal(size=5), rng.uniform(0.5, 2, 5)
+    x = torch.from_numpy(rng.normal(size=(4, 5)) * 10).to(dtype)
+    out = InputNorm(InputSpec("vector", n_features=5, mean=mean, std=std), size=224)(x)
+    assert out.dtype == torch.float32
+    np.testing.assert_allclose(out.numpy(), (x.numpy() - mean) / std, rtol=1e-5, atol=1e-5)
+
+
+def test_statistics_are_buffers_that_a_state_dict_carries():
+    spec = InputSpec("vector", n_features=3, mean=np.arange(3.0), std=np.full(3, 2.0))
+    norm = InputNorm(spec)
+    assert not list(norm.parameters())
+    fresh = InputNorm(InputSpec("vector", n_features=3, mean=np.zeros(3), std=np.ones(3)))
+    fresh.load_state_dict(norm.state_dict())
+    x = torch.randn(2, 3)
+    assert torch.equal(fresh(x), norm(x))
+
+
+def test_the_cells_are_left_alone():
+    cells = torch.ones(1, 1, 4, 4)
+    InputNorm(InputSpec("image", mean=3.0, std=2.0))(cells)
+    assert torch.equal(cells, torch.ones(1, 1, 4, 4))

@@ -1,0 +1,392 @@
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from skfdan.preprocessing import MFCC, FaceFrames, MelSpectrogram
+from skfdan.preprocessing.cache import FileCache, cache_key, content_identity
+
+DETECTOR = '''
+import os, time
+from pathlib import Path
+
+LOG = Path(__file__).with_name("log.txt")
+
+def slow(image):
+    """Note which picture was looked at, and take a while."""
+    with LOG.open("a") as file:
+        file.write(f"{int(image[0, 0, 0])} {os.getpid()}\\n")
+    time.sleep(0.05)
+    return 0, 0, 8, 8
+
+def other(image):
+    return 0, 0, 4, 4
+
+def no_face(image):
+    with LOG.open("a") as file:
+        file.write("0 0\\n")
+    return None
+'''
+
+WORKER = """
+import sys, time
+from pathlib import Path
+import detectors
+from skfdan.preprocessing import FaceFrames
+
+folder, paths = Path(sys.argv[1]), sorted(Path(sys.argv[1]).glob("*.png"))
+(folder / f"ready-{sys.argv[2]}").touch()
+while not all((folder / f"ready-{i}").exists() for i in "01"):
+    time.sleep(0.005)
+faces = FaceFrames(detector=detectors.slow, size=8, cache_dir=folder / "cache", verbose=0)
+crops = faces.transform(paths)[:, 0]
+assert [int(c[0, 0, 0]) for c in crops] == list(range(40)), [int(c[0, 0, 0]) for c in crops]
+"""
+
+
+@pytest.fixture
+def detectors(tmp_path, monkeypatch):
+    (tmp_path / "detectors.py").write_text(DETECTOR)
+    monkeypatch.syspath_prepend(tmp_path)
+    sys.modules.pop("detectors", None)
+    import detectors
+
+    yield detectors
+    sys.modules.pop("detectors")
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    paths = [tmp_path / f"{i:02}.png" for i in range(40)]
+    for i, path in enumerate(paths):
+        Image.new("RGB", (16, 16), (i, i, i)).save(path)
+    return paths
+
+
+def looked_at(detectors):
+    """Return what the detector has seen since the last call."""
+    if not detectors.LOG.exists():
+        return []
+    lines = detectors.LOG.read_text().splitlines()
+    detectors.LOG.unlink()
+    return [int(line.split()[0]) for line in lines]
+
+
+def entries(folder):
+    return sorted(Path(folder).glob("*/*.npy"))
+
+
+class CountedMel(MelSpectrogram):
+    """Notes every cell that is really loaded."""
+
+    loaded: ClassVar[list] = []
+
+    def _waveform(self, cell):
+        self.loaded.append(cell)
+        return super()._waveform(cell)
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    monkeypatch.setattr(CountedMel, "loaded", [])
+
+    def n_loaded():
+        n = len(CountedMel.loaded)
+        CountedMel.loaded.clear()
+        return n
+
+    return n_loaded
+
+
+def test_each_file_is_decoded_once(tmp_path, write_wav, sweep, counted):
+    paths = [write_wav(f"{i}.wav", sweep(0.5, seed=i)) for i in range(4)]
+    mel = CountedMel(n_mels=16, cache_dir=tmp_path / "cache")
+    cold = mel.fit_transform(paths)
+    assert counted() == 4
+    warm = mel.transform(paths)
+    assert counted() == 0
+    plain = CountedMel(n_mels=16).transform(paths)
+    for results in (cold, warm):
+        for a, b in zip(results[:, 0], plain[:, 0], strict=True):
+            np.testing.assert_array_equal(a, b)
+            assert a.dtype == b.dtype
+    counted()
+    # Another order, another selection, missing cells and other rows: the same entries.
+    mel.transform([paths[3], None, str(paths[0])])
+    assert counted() == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "n"),
+    [
+        ({"n_mels": 17}, 1),
+        ({"n_fft": 512}, 1),
+        ({"win_length": 512}, 1),
+        ({"hop_length": 128}, 1),
+        ({"fmin": 20.0}, 1),
+        ({"fmax": 7000.0}, 1),
+        ({"top_db": None}, 1),
+        ({"duration": 2.0}, 1),
+        ({"sample_rate": 8000}, 1),
+        ({"trim": 60.0}, 1),
+        ({"crop": "random"}, 1),
+        ({"n_jobs": 2}, 0),
+        ({"verbose": 0}, 0),
+        ({"random_state": 3}, 0),
+        ({"n_mels": np.int64(16), "duration": np.float64(4.0)}, 0),
+    ],
+    ids=str,
+)
+def test_parameters_that_matter_are_in_the_key(change, n, tmp_path, write_wav, sweep, counted):
+    path = write_wav("a.wav", sweep(0.5))
+    CountedMel(n_mels=16, cache_dir=tmp_path / "cache").transform([path])
+    counted()
+    CountedMel(**({"n_mels": 16, "cache_dir": tmp_path / "cache"} | change)).transform([path])
+    assert counted() == n
+
+
+def test_random_crop_caches_the_waveform(tmp_path, write_wav, sweep, counted):
+    paths = [write_wav(f"{i}.wav", sweep(1.0, seed=i)) for i in range(2)]
+    mel = CountedMel(duration=0.3, crop="random", n_mels=8, cache_dir=tmp_path, random_state=0)
+    first = mel.fit_transform(paths)
+    assert counted() == 2
+    # Other crops, other features and the centre at prediction: decoded already.
+    second = mel.set_params(random_state=1).fit_transform(paths)
+    assert not np.array_equal(first[0, 0], second[0, 0])
+    centre = mel.set_params(n_mels=16).transform(paths)
+    assert counted() == 0
+    np.testing.assert_array_equal(
+        centre[0, 0], MelSpectrogram(duration=0.3, n_mels=16).transform(paths)[0, 0]
+    )
+
+
+def test_mel_and_mfcc_do_not_mix(tmp_path, write_wav, sweep):
+    path = write_wav("a.wav", sweep(0.5))
+    same = {"sample_rate": 16000, "duration": 1.0, "n_fft": 512, "n_mels": 40, "hop_length": 160}
+    for _ in range(2):
+        mel = MelSpectrogram(**same, cache_dir=tmp_path).transform([path])[0, 0]
+        mfcc = MFCC(**same, n_mfcc=40, cache_dir=tmp_path).transform([path])[0, 0]
+        assert not np.allclose(mel, mfcc)
+
+
+def test_changed_file_is_decoded_again(tmp_path, write_wav, sweep, counted):
+    path = write_wav("a.wav", sweep(0.5))
+    mel = CountedMel(n_mels=16, cache_dir=tmp_path / "cache")
+    before = mel.transform([path])[0, 0]
+    write_wav("a.wav", sweep(0.5, seed=9))  # of the same size
+    os.utime(path, ns=(1, 1))
+    after = mel.transform([path])[0, 0]
+    assert counted() == 2
+    assert not np.array_equal(before, after)
+
+
+def test_arrays_are_known_by_their_content(tmp_path, sweep, counted):
+    samples = sweep(0.5)
+    mel = CountedMel(n_mels=16, cache_dir=tmp_path)
+    mel.transform([samples, samples.copy(), samples.astype(np.float64), (samples, 8000)])
+    assert counted() == 3
+    changed = samples.copy()
+    changed[100] += 1e-3
+    mel.transform([samples, changed])
+    assert counted() == 1
+
+
+def test_identity_of_a_folder_is_that_of_its_files(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"1")
+    first = content_identity(tmp_path)
+    assert content_identity(str(tmp_path)) == first
+    (tmp_path / "b.png").write_bytes(b"2")
+    assert content_identity(tmp_path) != first
+    with pytest.raises(FileNotFoundError):
+        content_identity(tmp_path / "gone")
+    with pytest.raises(TypeError, match="Python objects"):
+        content_identity(np.array([None]))
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "emptied", "foreign"])
+def test_damaged_entry_is_computed_again(damage, tmp_path, write_wav, sweep, counted):
+    path = write_wav("a.wav", sweep(0.5))
+    mel = CountedMel(n_mels=16, cache_dir=tmp_path / "cache")
+    whole = mel.transform([path])[0, 0]
+    (entry,) = entries(tmp_path / "cache")
+    content = bytearray(entry.read_bytes())
+    if damage == "cut":
+        content = content[: len(content) // 2]
+    elif damage == "flipped":
+        content[200] ^= 1
+    elif damage == "emptied":
+        content = b""
+    entry.write_bytes(content)
+    if damage == "foreign":
+        np.save(entry, np.zeros((16, 251), np.float32))
+    counted()
+    np.testing.assert_array_equal(mel.transform([path])[0, 0], whole)
+    assert counted() == 1
+    np.testing.assert_array_equal(mel.transform([path])[0, 0], whole)
+    assert counted() == 0
+
+
+def test_entries_are_npy_files(tmp_path, write_wav, sweep):
+    path = write_wav("a.wav", sweep(0.5))
+    mel = MelSpectrogram(cache_dir=tmp_path / "cache").transform([path])[0, 0]
+    (entry,) = entries(tmp_path / "cache")
+    np.testing.assert_array_equal(np.load(entry, allow_pickle=False), mel)
+
+
+def test_crash_while_writing_leaves_the_cache_usable(tmp_path, monkeypatch):
+    cache, key = FileCache(tmp_path), cache_key("a/1", {}, np.zeros(1))
+
+    def crash(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", crash)
+        with pytest.raises(KeyboardInterrupt):
+            cache.fetch(key, lambda: np.ones(3))
+    assert not entries(tmp_path)
+    done, value = cache.fetch(key, lambda: np.ones(3), wait=False)
+    assert done
+    assert value.tolist() == [1, 1, 1]
+    assert [p.name for p in tmp_path.rglob("*.tmp")] == []
+
+
+def test_error_is_not_cached_and_frees_the_lock(tmp_path):
+    cache, key = FileCache(tmp_path), cache_key("a/1", {}, np.zeros(1))
+
+    def fail():
+        raise OSError("not now")
+
+    with pytest.raises(OSError, match="not now"):
+        cache.fetch(key, fail)
+    assert cache.fetch(key, lambda: np.ones(1), wait=False)[0]
+
+
+def test_missing_result_is_cached(detectors, tmp_path):
+    black = np.zeros((16, 16, 3), np.uint8)
+    faces = FaceFrames(detector=detectors.no_face, cache_dir=tmp_path / "cache")
+    for n in (1, 0):
+        with pytest.warns(UserWarning, match="no face"):
+            assert faces.transform([black])[0, 0] is None
+        assert len(looked_at(detectors)) == n
+    with pytest.raises(ValueError, match="no face"):
+        faces.set_params(on_no_face="raise").transform([black])
+    assert looked_at(detectors) == []
+    centred = faces.set_params(on_no_face="center").transform([black])[0, 0]
+    assert centred.shape == (3, 112, 112)
+
+
+def test_detector_is_in_the_key(detectors, tmp_path, pictures):
+    def crops(**parameters):
+        faces = FaceFrames(size=8, cache_dir=tmp_path / "cache", **parameters)
+        faces.transform(pictures[:1])
+        return len(entries(tmp_path / "cache"))
+
+    assert crops(detector=detectors.slow) == 1
+    assert crops(detector=detectors.slow) == 1
+    assert crops(detector=detectors.other) == 2
+    assert crops(detector=None) == 3
+    assert crops(detector=detectors.other, margin=0.2) == 4
+    assert crops(detector=detectors.other, n_frames=2) == 5
+
+
+class Box:
+    def __init__(self, side):
+        self.side = side
+
+    def __call__(self, image):
+        return 0, 0, self.side, self.side
+
+
+def test_callable_objects_count_by_what_they_hold(tmp_path, pictures):
+    for side, n in ((4, 1), (4, 1), (8, 2)):
+        FaceFrames(detector=Box(side), cache_dir=tmp_path / "cache").transform(pictures[:1])
+        assert len(entries(tmp_path / "cache")) == n
+
+
+def test_nameless_detector_is_not_cached(tmp_path, pictures):
+    def local(image):
+        return None
+
+    for detector in (lambda image: None, local):
+        with pytest.raises(ValueError, match=r"cannot be cached.*cache_dir=None"):
+            FaceFrames(detector=detector, cache_dir=tmp_path / "cache").transform(pictures[:1])
+        FaceFrames(detector=detector, on_no_face="center").transform(pictures[:1])
+
+
+def test_busy_files_are_left_for_last(tmp_path):
+    """Who finds a file in work does the others first, then waits for it."""
+    cache = FileCache(tmp_path)
+    key = cache_key("a/1", {}, np.zeros(1))
+    entered, leave = threading.Event(), threading.Event()
+
+    def slow():
+        entered.set()
+        assert leave.wait(10)
+        return np.arange(3)
+
+    thread = threading.Thread(target=cache.fetch, args=(key, slow))
+    thread.start()
+    assert entered.wait(10)
+    start = time.perf_counter()
+    assert cache.fetch(key, slow, wait=False) == (False, None)
+    assert time.perf_counter() - start < 1
+    leave.set()
+    done, value = cache.fetch(key, None)  # computed by the thread: nothing to call
+    thread.join()
+    assert done
+    assert value.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("n_jobs", [None, 4])
+def test_equal_rows_are_decoded_once(n_jobs, detectors, tmp_path, pictures):
+    cells = [pictures[i % 3] for i in range(12)]
+    faces = FaceFrames(detector=detectors.slow, size=8, cache_dir=tmp_path / "cache", n_jobs=n_jobs)
+    crops = faces.transform(cells)[:, 0]
+    assert [int(c[0, 0, 0]) for c in crops] == [0, 1, 2] * 4
+    assert sorted(looked_at(detectors)) == [0, 1, 2]
+
+
+def test_two_processes_share_the_work_on_a_cold_cache(detectors, tmp_path, pictures):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(tmp_path), str(i)],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    for worker in workers:
+        _, errors = worker.communicate(timeout=120)
+        assert worker.returncode == 0, errors
+    shares = [line.split()[1] for line in detectors.LOG.read_text().splitlines()]
+    assert sorted(looked_at(detectors)) == list(range(40))
+    assert len(set(shares)) == 2, "one process did everything"
+    # And a third, this one, finds it all done.
+    faces = FaceFrames(detector=detectors.slow, size=8, cache_dir=tmp_path / "cache")
+    faces.transform(pictures)
+    assert looked_at(detectors) == []
+
+
+def test_grid_search_decodes_each_file_once(detectors, tmp_path, pictures):
+    from sklearn.dummy import DummyClassifier
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.pipeline import make_pipeline
+
+    pipe = make_pipeline(
+        FaceFrames(detector=detectors.slow, size=8, cache_dir=tmp_path / "cache"),
+        DummyClassifier(),
+    )
+    search = GridSearchCV(
+        pipe, {"dummyclassifier__strategy": ["prior", "uniform"]}, cv=3, error_score="raise"
+    )
+    search.fit(np.array(pictures, dtype=object)[:12, None], [0, 1] * 6)
+    assert sorted(looked_at(detectors)) == list(range(12))
