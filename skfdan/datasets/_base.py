@@ -104,9 +104,7 @@ def read_csv(path: Path, columns: Iterable[str], corpus: str) -> pd.DataFrame:
     may well be the word "None" or "NA".
     """
     try:
-        frame = pd.read_csv(
-            path, dtype=str, keep_default_na=False, na_values=[""], encoding="utf-8-sig"
-        )
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
     except (UnicodeDecodeError, pd.errors.EmptyDataError, pd.errors.ParserError) as error:
         raise ValueError(
             f"{corpus}: {str(path)!r} cannot be read as a UTF-8 csv file: {error}"
@@ -260,8 +258,7 @@ def map_emotions(
     elif isinstance(emotions, str):
         raise ValueError(f"emotions={emotions!r} is a single name; give a list, [{emotions!r}].")
     elif not isinstance(emotions, Mapping):
-        kept = list(emotions)
-        emotions = {**dict.fromkeys(labels), **{name: name for name in kept}}
+        emotions = {**dict.fromkeys(labels), **{name: name for name in emotions}}
     unknown = [name for name in emotions if name not in labels]
     if unknown:
         raise ValueError(f"emotions={unknown} are not in {corpus}; its emotions are {labels}.")

@@ -33,7 +33,7 @@ EMOTION_FACES = {
         #            inner outer pinch upper lower corner stretch jaw press raise nose talk nod
         "anger": (-1.1, 0.4, 1.0, 0.15, 0.5, -0.5, 0.0, 0.0, 0.9, 0.1, 0.3, 0.3, 0.2),
         "boredom": (-0.1, -0.3, 0.0, -0.8, 0.0, -0.3, -0.1, 0.0, 0.1, 0.0, 0.0, -0.4, 0.3),
-        "calm": (0.1, 0.0, 0.0, -0.3, 0.1, 0.4, 0.0, 0.0, 0.0, 0.0, 0.0, -0.2, 0.0),
+        "calm": (0.1, 0.0, 0.0, -0.4, 0.1, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0, -0.2, 0.0),
         "disgust": (-0.6, -0.4, 0.4, -0.3, 0.7, -0.4, -0.1, 0.1, 0.0, 1.1, 1.2, -0.1, -0.2),
         "fear": (1.0, 0.1, 0.8, 0.9, 0.0, -0.35, 0.8, 0.35, 0.2, 0.0, 0.0, 0.1, 0.0),
         "happiness": (0.1, 0.1, 0.0, 0.0, 0.6, 1.1, 0.6, 0.25, 0.0, 0.2, 0.0, 0.2, -0.1),
@@ -49,12 +49,12 @@ SPEAKER_SPREAD, STYLE_SPREAD, CLIP_SPREAD = 0.12, 0.12, 0.12
 INTENSITY = (0.7, 1.2)
 
 # Red, green, blue. Neighbouring speakers get skins that differ; the first three hair
-# colours go with every skin.
+# and the first two eye colours go with every skin.
 # fmt: off
 SKINS = ((250, 218, 194), (158, 106, 74), (236, 193, 160), (198, 144, 104),
          (255, 226, 207), (132, 86, 60), (222, 172, 132), (171, 116, 80))
 HAIRS = ((44, 34, 30), (76, 48, 32), (28, 28, 34), (150, 98, 52), (214, 172, 104), (128, 50, 30))
-EYES = ((84, 58, 38), (74, 112, 152), (92, 122, 74), (60, 44, 34), (104, 112, 120))
+EYES = ((84, 58, 38), (60, 44, 34), (74, 112, 152), (92, 122, 74), (104, 112, 120))
 SHIRTS = ((70, 110, 170), (190, 80, 80), (90, 150, 110), (225, 180, 90), (120, 90, 150))
 # fmt: on
 
@@ -69,7 +69,7 @@ def draw_person(rng: np.random.Generator, number: int, *, beard: bool) -> dict:
     return {
         "skin": skin,
         "hair": np.array(hair, dtype=float),
-        "eye": np.array(EYES[rng.integers(len(EYES))], dtype=float),
+        "eye": np.array(EYES[rng.integers(len(EYES) if skin[1] > 130 else 2)], dtype=float),
         "shirt": np.array(SHIRTS[rng.integers(len(SHIRTS))], dtype=float),
         "width": rng.uniform(0.27, 0.295),
         "height": rng.uniform(0.365, 0.39),
@@ -153,7 +153,7 @@ def film(
     for i in range(n):
         layer = bust.copy()
         units = dict(face, brow_inner=face["brow_inner"] + sway[3, i])
-        units["jaw"] += 0.26 * (1 + 0.6 * units["talk"]) * loudness[i]
+        units["jaw"] += 0.32 * (1 + 0.6 * units["talk"]) * loudness[i]
         _draw_features(_Brush(layer, size, person["skin"]), person, units, shut[i])
         x = (0.5 + place[0] + sway[0, i]) * size
         y = (0.52 + place[1] + sway[1, i] + 0.02 * face["nod"] + 0.012 * loudness[i]) * size
@@ -385,10 +385,13 @@ def _draw_mouth(brush, person, units, t):
     brush.area(x, open_top - 0.02 * thin * arch * cupid, open_bottom + 0.026 * thin * arch, lips)
     if (open_bottom - open_top).max() > 0.012:
         brush.area(x, open_top, open_bottom, (70, 22, 26))
-        tongue = open_bottom - 0.35 * (open_bottom - open_top) * (1 - t**2)
+        opening = open_bottom - open_top
+        tongue = open_bottom - np.minimum(0.4 * opening, 6 * opening**2) * (1 - t**2)
         brush.area(x, tongue, open_bottom, (178, 80, 84))
         show = 0.016 + 0.02 * max(0, lift) + 0.02 * rise
-        teeth = np.minimum(open_top + show * arch, open_bottom)
+        # A grin bares all of them.
+        most = np.clip(0.45 + 0.5 * max(lift, rise), 0.45, 1)
+        teeth = open_top + np.minimum(show * arch, most * opening)
         brush.area(x[2:-2], open_top[2:-2], teeth[2:-2], (244, 240, 232))
     else:
         brush.line(x, bow, 0.009, lips * 0.55)

@@ -76,6 +76,8 @@ def _error(path: Path, row: int, problem: str) -> ValueError:
 
 def _array_rows(path: Path, images: np.ndarray, codes: Any, names: Any, split: Any):
     """Rows of a csv or npz file, whose images are at hand."""
+    if not len(images):
+        raise ValueError(f"FER2013: {str(path)!r} holds no image.")
     codes = pd.to_numeric(pd.Series(codes), errors="coerce").to_numpy(dtype=float)
     wrong = ~np.isin(codes, np.arange(len(names)))
     if wrong.any():

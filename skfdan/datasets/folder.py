@@ -102,6 +102,11 @@ def _manifest_rows(path: Path, report: Report) -> tuple[pd.DataFrame, bool]:
     bare = rows["visual"].isna() & rows["audio"].isna()
     for row in np.flatnonzero(bare):
         report.add(path, "media", f"data row {row + 1} has no file and is left out")
+    if bare.all():
+        raise FileNotFoundError(
+            f"folder: no file that {str(path)!r} names exists, e.g. {report.files[:3]}. Paths "
+            "are relative to the manifest's folder."
+        )
     return rows[~bare], known
 
 

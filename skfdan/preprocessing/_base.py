@@ -197,7 +197,7 @@ class CellTransformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             for wait in (False, True):
                 # Threads: decoders, resampling, FFT and detectors let go of the
                 # interpreter, and results need no copying between processes.
-                # A generator, so that a bar can follow and few results queue up.
+                # A generator, so that a progress bar can follow.
                 jobs = Parallel(n_jobs=self.n_jobs, prefer="threads", return_as="generator")(
                     delayed(_work)(recipe, cache, row, cells[row], draws[row], wait)
                     for row in pending

@@ -345,7 +345,7 @@ class FaceFrames(CellTransformer):
             f"FaceFrames: no face was found in {len(rows)} of {len(cells)} rows, whose cells are "
             f"now missing: {named}{more}.",
             UserWarning,
-            stacklevel=2,
+            stacklevel=5,  # the caller of transform, beyond scikit-learn's wrapper
         )
 
     def _find(self, image: np.ndarray) -> Box | None:

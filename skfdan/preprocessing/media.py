@@ -27,7 +27,7 @@ _SIGNATURES = (
     (0, b"fLaC", "FLAC", "sound"),
     (0, b"OggS", "Ogg", "sound"),
     (8, b"AIF", "AIFF", "sound"),
-    (0, b"caff", "CAF", "sound"),
+    (0, b"caff", "Core Audio", "sound"),
     (0, b".snd", "AU", "sound"),
     (0, b"ID3", "MP3", "sound"),
     (0, b"\xff\xfb", "MP3", "sound"),
@@ -139,7 +139,8 @@ def _opened(path: str, kind: str) -> Iterator[tuple[Any, Any]]:
 
     header = _sniff(path)[0]
     try:
-        with av.open(path) as container:
+        # Titles and comments may be in any encoding, and are of no interest.
+        with av.open(path, metadata_errors="ignore") as container:
             streams = [
                 stream
                 for stream in container.streams
@@ -167,7 +168,7 @@ def read_audio(
 ) -> tuple[np.ndarray, int]:
     """Read the sound of a sound or video file.
 
-    WAV, FLAC, Ogg, MP3, AIFF, CAF and AU are read by libsndfile; the sound of
+    WAV, FLAC, Ogg, MP3, AIFF, Core Audio and AU are read by libsndfile; the sound of
     anything else (MP4, M4A, AVI, FLV, MKV) by FFmpeg, from its first sound
     stream. A file shorter than its header promises gives what is there.
 
@@ -472,13 +473,13 @@ def _decode_forward(
         i = bisect.bisect_right(keys, missing[0])
         if not i:
             return None
-        container.seek(keys[i - 1], stream=stream)
-        later_keys = keys[i:]
-        start = True
+        key, later_keys = keys[i - 1], keys[i:]
+        container.seek(key, stream=stream)
+        at_start = True
         for packet in container.demux(stream):
-            if start and not (packet.is_keyframe and packet.pts <= keys[i - 1]):
-                return None
-            start = False
+            if at_start and not (packet.is_keyframe and packet.pts in keys[:i]):
+                return None  # where decoding has to begin was missed
+            at_start = False
             if stream.codec_context.name == "h264":
                 # In H.264, and only there, a frame marked as no reference is
                 # one that no other frame needs.

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
@@ -588,6 +589,27 @@ def test_nested_search_in_both_protocols(clips):
             predicted = search.predict(table.iloc[test])
             assert balanced_accuracy_score(labels[test], predicted) >= 0
             assert set(search.cv_results_) >= {"mean_test_WAR", "mean_test_UAR", "mean_test_wF1"}
+
+
+def test_groups_can_be_routed_to_the_validation_split(clips):
+    X_vis, X_aud, y = clips
+    speakers = np.repeat(np.arange(4), 10)
+    clf = FDANClassifier(**{**QUICK, "max_epochs": 2}, early_stopping=True, validation_fraction=0.4)
+    seen = []
+
+    class Spy(FDANClassifier):
+        def fit(self, X=None, y=None, *, groups=None):
+            seen.append(groups)
+            return super().fit(X, y, groups=groups)
+
+    spy = Spy(**clf.get_params())
+    with config_context(enable_metadata_routing=True):
+        spy.set_fit_request(groups=True)
+        GridSearchCV(spy, {"alpha": [0.0]}, cv=GroupKFold(2), error_score="raise").fit(
+            make_table(visual=X_vis, audio=X_aud), y, groups=speakers
+        )
+    assert [len(groups) for groups in seen] == [20, 20, 40]
+    assert len(set(seen[0])) == 2
 
 
 def test_calibration_and_voting(clips):

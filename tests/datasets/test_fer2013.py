@@ -121,6 +121,7 @@ def test_npz(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
+        ({"images": images(0), "labels": [], "split": []}, "holds no image"),
         ({"split": None}, r"lacks the array\(s\) \['split'\]; it has \['classes'"),
         ({"labels": [0, 1, 7]}, "data row 3 of .*no label in 0 to 6"),
         ({"labels": [0, 1]}, r"uint8 of shape \(3, 48, 48\); it must be"),

@@ -30,6 +30,7 @@ class Record:
         self.files = {}
         self.checksums = {}
         self.ranges = True
+        self.tells_length = True
         self.stop_after = None
         self.requests = []
 
@@ -73,7 +74,8 @@ def record(monkeypatch):
                 start, status = int(byte_range.removeprefix("bytes=").rstrip("-")), 206
                 body = body[start:]
             self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
+            if record.tells_length:
+                self.send_header("Content-Length", str(len(body)))
             if status == 206:
                 self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
             self.end_headers()
@@ -141,6 +143,15 @@ def test_interrupted_download_is_resumed(record, audio, tmp_path):
     assert left_over(tmp_path) == []
 
 
+def test_interruption_without_a_stated_length(record, audio, tmp_path):
+    record.stop_after, record.tells_length = 5 * 2**19, False
+    with pytest.raises(ConnectionError, match=r"2,621,440 of .*closed the connection early"):
+        fetch_ravdess(tmp_path, base_url=record.url)
+    record.stop_after = None
+    assert len(load_ravdess(fetch_ravdess(tmp_path, base_url=record.url)).table) == 1
+    assert record.downloads == [None, "bytes=2621440-"]
+
+
 def test_server_without_ranges_starts_anew(record, audio, tmp_path):
     record.stop_after = 5 * 2**19
     with pytest.raises(ConnectionError):
@@ -197,7 +208,7 @@ def test_archive_that_is_none(record, tmp_path):
 
 def test_interrupted_unpacking_is_done_again(record, audio, tmp_path, monkeypatch):
     def stop(self, path):
-        (path / "Actor_01").mkdir(parents=True)
+        (path / "stale").mkdir(parents=True)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -206,6 +217,7 @@ def test_interrupted_unpacking_is_done_again(record, audio, tmp_path, monkeypatc
             fetch_ravdess(tmp_path, base_url=record.url)
     assert list((tmp_path / "ravdess").iterdir()) == []
     assert len(load_ravdess(fetch_ravdess(tmp_path, base_url=record.url)).table) == 1
+    assert not list(tmp_path.rglob("stale"))
     assert record.downloads == [None]
 
 

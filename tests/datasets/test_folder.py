@@ -12,7 +12,7 @@ def touch(root, *names):
 
 def test_emotion_folders(tmp_path):
     touch(tmp_path, "Happy/a.wav", "sad/x/b.mp4", "contempt/c.png", "sad/d.mp4", "sad/d.wav")
-    touch(tmp_path, "sad/notes.txt", "stray.wav")
+    touch(tmp_path, "sad/notes.txt", "stray.wav", "sad/._b.wav")
     data = load_folder(tmp_path)
     assert data.frame["clip"].tolist() == ["Happy/a", "contempt/c", "sad/d", "sad/x/b"]
     assert data.target.tolist() == ["happiness", "contempt", "sadness", "sadness"]
@@ -26,7 +26,7 @@ def test_emotion_folders(tmp_path):
     assert data.groups.tolist() == data.frame["clip"].tolist()
     assert "not given" in data.DESCR
     assert "contempt, happiness, sadness" in data.DESCR
-    assert len(data.report) == 2
+    assert len(data.report) == 3
     assert data.report["stage"].eq("name").all()
 
 
@@ -129,5 +129,5 @@ def test_nothing(tmp_path):
     with pytest.raises(NotADirectoryError, match="is a file"):
         load_folder(tmp_path / "a.txt")
     (tmp_path / "m.csv").write_text("audio,emotion\nnone.wav,sad\n")
-    with pytest.raises(FileNotFoundError, match=r"none\.wav"):
+    with pytest.raises(FileNotFoundError, match=r"no file that .*m\.csv.*none\.wav"):
         load_folder(tmp_path / "m.csv")

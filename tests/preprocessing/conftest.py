@@ -33,10 +33,12 @@ def moving_frames():
 def write_video(tmp_path):
     """A function that writes frames, and if asked a tone, to a video file."""
 
-    def write(name, frames, *, gop=12, codec="libx264", options=None, seconds=0.0):
+    def write(name, frames, *, gop=12, codec="libx264", options=None, seconds=0.0, title=None):
         path = tmp_path / name
         with av.open(str(path), "w") as container:
             picture = sound = None
+            if title:
+                container.metadata["title"] = title
             if len(frames):
                 picture = container.add_stream(codec, rate=25, options=options or {})
                 picture.height, picture.width = frames[0].shape[:2]

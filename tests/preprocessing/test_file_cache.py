@@ -344,6 +344,35 @@ def test_busy_files_are_left_for_last(tmp_path):
     assert value.tolist() == [0, 1, 2]
 
 
+def test_transformer_goes_on_with_the_others(tmp_path, sweep):
+    """Row 0 is being decoded elsewhere until row 1 is done here."""
+    clips = [sweep(0.1, seed=i) for i in range(2)]
+    entered, leave, order = threading.Event(), threading.Event(), []
+
+    class Ordered(MelSpectrogram):
+        def _waveform(self, cell):
+            order.append(0 if cell is clips[0] else 1)
+            leave.set()
+            return super()._waveform(cell)
+
+    def elsewhere():
+        entered.set()
+        assert leave.wait(10), "row 1 waited for row 0"
+        return np.zeros((8, 3), np.float32)
+
+    mel = Ordered(n_mels=8, duration=0.1, cache_dir=tmp_path)
+    recipe = mel._recipe(training=False)
+    keys = [cache_key(recipe.kind, recipe.parameters, clip) for clip in clips]
+    assert keys[0][:2] != keys[1][:2], "the two must not share a lock"
+    thread = threading.Thread(target=FileCache(tmp_path).fetch, args=(keys[0], elsewhere))
+    thread.start()
+    assert entered.wait(10)
+    results = mel.transform(clips)[:, 0]
+    thread.join()
+    assert order == [1]
+    assert results[0].tolist() == np.zeros((8, 3)).tolist()  # what was computed elsewhere
+
+
 @pytest.mark.parametrize("n_jobs", [None, 4])
 def test_equal_rows_are_decoded_once(n_jobs, detectors, tmp_path, pictures):
     cells = [pictures[i % 3] for i in range(12)]
