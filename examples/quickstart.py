@@ -38,7 +38,7 @@ from matplotlib import pyplot as plt
 parser = argparse.ArgumentParser(description="FDAN on synthetic clips, in two protocols.")
 parser.add_argument("--clips", type=int, default=224, help="number of clips (default: 224)")
 parser.add_argument("--speakers", type=int, default=8, help="number of speakers (default: 8)")
-parser.add_argument("--epochs", type=int, default=25, help="training epochs (default: 25)")
+parser.add_argument("--epochs", type=int, default=40, help="training epochs (default: 40)")
 parser.add_argument("--folds", type=int, default=4, help="splits of each protocol (default: 4)")
 parser.add_argument("--out", type=Path, default=Path("demo-output"), help="output folder")
 args, _ = parser.parse_known_args()

@@ -9,6 +9,7 @@ from torch.func import functional_call
 
 from skfdan.classifiers._samples import ModalitySamples
 from skfdan.table import MODALITIES
+from skfdan.utils.threads import one_thread
 
 
 class PredictionMixin:
@@ -27,7 +28,7 @@ class PredictionMixin:
             if not name.startswith("backbone")
         }
         log_proba, features = [], []
-        with torch.inference_mode():
+        with torch.inference_mode(), one_thread(self._is_small()):
             for start in range(0, len(samples), self.batch_size):
                 chosen = np.arange(start, min(start + self.batch_size, len(samples)))
                 x = samples.batch(chosen, self.input_size).to(self.device_)

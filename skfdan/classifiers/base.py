@@ -25,6 +25,7 @@ from skfdan.classifiers._validation import hold_out
 from skfdan.nn.fdan import FDANOutput
 from skfdan.table import MODALITIES
 from skfdan.utils.progress import progress_bar
+from skfdan.utils.threads import one_thread
 
 #: Features whose spread over the samples is this small a part of their size
 #: carry no information about the samples.
@@ -183,8 +184,9 @@ class ModalityClassifier(
                 samples, encoded, groups, self.validation_fraction, self._random_state
             )
         labels = {m: encoded[s.rows] for m, s in samples.items()}
+        self._specs = {m: s.spec() for m, s in samples.items()}
         with self._training():
-            self._start(samples, labels, classes)
+            self._start(labels, classes)
             self._run_epochs(samples, labels, self.max_epochs, valid)
         return self
 
@@ -240,11 +242,14 @@ class ModalityClassifier(
             )
         encoded = np.searchsorted(known, y)
         labels = {m: encoded[s.rows] for m, s in samples.items()}
+        if first:
+            self._specs = {m: s.spec() for m, s in samples.items()}
+        else:
+            self._check_cells(samples)
         with self._training():
             if first:
-                self._start(samples, labels, known)
+                self._start(labels, known)
             else:
-                self._check_cells(samples)
                 _move(self.module_, self.optimizer_, self.device_)
             self._run_epochs(samples, labels, 1, None)
         return self
@@ -296,23 +301,22 @@ class ModalityClassifier(
         seed = int(self._random_state.randint(2**31 - 1))
         self.device_ = self._resolve_device()
         devices = [self.device_] if self.device_.startswith("cuda") else []
-        threads = torch.get_num_threads()
-        with torch.random.fork_rng(devices=devices):
+        with torch.random.fork_rng(devices=devices), one_thread(self._is_small()):
             torch.manual_seed(seed)
-            try:
-                yield
-            finally:
-                torch.set_num_threads(threads)
+            yield
+
+    def _is_small(self) -> bool:
+        """Tell whether the network is too small to share a step between threads."""
+        return self.backbone == "cnn" or all(s.kind == "vector" for s in self._specs.values())
 
     def _resolve_device(self) -> str:
         if self.device == "auto":
             return "cuda" if torch.cuda.is_available() else "cpu"
         return str(self.device)
 
-    def _start(self, samples: Samples, labels: dict[str, np.ndarray], classes: np.ndarray):
+    def _start(self, labels: dict[str, np.ndarray], classes: np.ndarray) -> None:
         """Build the network, optimiser, callbacks and history."""
         self.classes_inferred_ = classes
-        self._specs = {m: s.spec() for m, s in samples.items()}
         self._class_weights = {m: self._weights(y) for m, y in labels.items()}
         self.initialized_ = False
         self.virtual_params_ = {}
@@ -350,10 +354,6 @@ class ModalityClassifier(
 
     def _run_epochs(self, samples: Samples, labels, epochs: int, valid) -> None:
         batches = Batches(samples, labels, self.batch_size, self.input_size, self._random_state)
-        if all(s.kind == "vector" for s in samples.values()):
-            # Steps of a small head are too short for two threads: on a busy
-            # machine they wait for each other far longer than they work.
-            torch.set_num_threads(1)
         best: tuple[float, dict | None] = (-np.inf, None)
         waited = 0
         self.notify("on_train_begin", X=samples, y=labels)
