@@ -10,6 +10,7 @@ through cross-validation splits, ``ColumnTransformer``, ``Pipeline`` and
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -40,7 +41,7 @@ def is_missing(cell: Any) -> bool:
     >>> is_missing(None), is_missing(float("nan")), is_missing("a.wav")
     (True, True, False)
     """
-    if cell is None or cell is pd.NA:
+    if cell is None or cell is pd.NA or cell is pd.NaT:
         return True
     return isinstance(cell, (float, np.floating)) and bool(np.isnan(cell))
 
@@ -110,9 +111,13 @@ def make_table(
     if visual is None and audio is None:
         raise ValueError("make_table needs visual=, audio= or both; got neither.")
     for name, cells in (("visual", visual), ("audio", audio)):
-        if isinstance(cells, (str, bytes)):
+        if isinstance(cells, (str, bytes, os.PathLike)):
             raise ValueError(
                 f"make_table: {name}={cells!r} is a single path; give a list, {name}=[{cells!r}]."
+            )
+        if isinstance(cells, pd.DataFrame):
+            raise ValueError(
+                f"make_table: {name}= takes one column, not a frame; give {name}=frame[{name!r}]."
             )
     columns = {
         name: None if cells is None else as_cells(cells)
@@ -190,6 +195,11 @@ def stack_modalities(
                 )
         tables.append(table)
         labels.append(np.asarray(y))
+        if (labels[0].dtype.kind in "UOST") != (labels[-1].dtype.kind in "UOST"):
+            raise ValueError(
+                f"stack_modalities: visual labels are {labels[0].dtype} and audio labels "
+                f"{labels[-1].dtype}; name the emotions alike in both."
+            )
         groups.append(None if not rest or rest[0] is None else np.asarray(rest[0]))
     if any(g is None for g in groups) and any(g is not None for g in groups):
         without = [name for (name, _), g in zip(sources, groups, strict=True) if g is None]

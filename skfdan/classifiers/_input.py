@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from scipy.sparse import issparse
+from sklearn.utils import assert_all_finite
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, validate_data
 
@@ -92,6 +93,7 @@ class InputMixin:
         missing = np.flatnonzero([v is None or v != v for v in y.tolist()])
         if len(missing):
             raise ValueError(f"{name} is missing (NaN or None) in row {missing[0]}.")
+        assert_all_finite(y, input_name=name)
         check_classification_targets(y)
         return y
 

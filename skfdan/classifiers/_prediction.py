@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 from torch.func import functional_call
 
@@ -12,7 +13,7 @@ from skfdan.table import MODALITIES
 from skfdan.utils.threads import one_thread
 
 
-class PredictionMixin:
+class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     """The prediction methods; a row's result never depends on other rows."""
 
     def _modality_output(self, modality: str, samples: ModalitySamples):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.utils import check_random_state, compute_class_weight
@@ -35,8 +35,6 @@ _COLLAPSED = 1e-3
 class ModalityClassifier(
     InputMixin,
     PredictionMixin,
-    ClassNamePrefixFeaturesOutMixin,
-    TransformerMixin,
     NeuralNetClassifier,
 ):
     """Base of the network classifiers that read voice and face.

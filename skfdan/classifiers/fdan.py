@@ -173,7 +173,7 @@ class FDANClassifier(ModalityClassifier):
     >>> X_aud = rng.normal(size=(20, 16, 12)) + (y == "joy")[:, None, None]
     >>> X_vis = rng.integers(0, 99, (20, 3, 16, 16)) + 99 * (y == "joy")[:, None, None, None]
     >>> clf = FDANClassifier(backbone="cnn", weights=None, input_size=16, lr=0.01, momentum=0.9,
-    ...                      max_epochs=8, random_state=0)
+    ...                      max_epochs=20, random_state=0)
     >>> clf.fit(X_vis.astype(np.uint8), X_aud, y).predict(X_aud[:2]).tolist()
     ['anger', 'joy']
     """

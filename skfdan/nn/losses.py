@@ -41,7 +41,8 @@ def lmmd(
         Audio features; n_a may differ from n_v.
     y_visual, y_audio : Tensor of shape (n_v,) and (n_a,), integer
         Class indices. Floating-point tensors of shape (n_v, C) and (n_a, C)
-        are taken as soft class memberships; the two sides may differ in kind.
+        are taken as soft class memberships, through which no gradient flows;
+        the two sides may differ in kind.
     n_classes : int or None, default=None
         C of Eq. 8. None divides by the number of classes that both batches
         hold, as the DSAN and FDAN codes do.
@@ -135,7 +136,7 @@ def _signed_class_weights(
     soft = [y.shape[1] for y in (y_visual, y_audio) if y.is_floating_point()]
     n = soft[0] if soft else 1 + int(torch.cat([y_visual, y_audio]).max())
     y_visual, y_audio = (
-        (y if y.is_floating_point() else F.one_hot(y.long(), n)).to(dtype)
+        (y.detach() if y.is_floating_point() else F.one_hot(y.long(), n)).to(dtype)
         for y in (y_visual, y_audio)
     )
     sum_visual, sum_audio = y_visual.sum(0), y_audio.sum(0)

@@ -15,7 +15,7 @@ def all_estimators() -> dict[str, type]:
     Returns
     -------
     dict of str to type
-        Every scikit-learn estimator that a public module names in its
+        Every scikit-learn estimator that a public sub-package names in its
         ``__all__``, by name, sorted.
 
     Examples
@@ -29,7 +29,7 @@ def all_estimators() -> dict[str, type]:
 
     found = {}
     for info in pkgutil.walk_packages(skfdan.__path__, "skfdan."):
-        if any(part.startswith("_") for part in info.name.split(".")):
+        if not info.ispkg or any(part.startswith("_") for part in info.name.split(".")):
             continue
         module = importlib.import_module(info.name)
         for name in getattr(module, "__all__", ()):
