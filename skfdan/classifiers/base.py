@@ -16,6 +16,7 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.utils import check_random_state, compute_class_weight
 from skorch import NeuralNetClassifier
 from skorch.callbacks import EpochTimer, PrintLog
+from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from skfdan.classifiers._batches import Batch, Batches, EpochMeans, number, relative_spread
 from skfdan.classifiers._input import InputMixin, plain
@@ -185,7 +186,10 @@ class ModalityClassifier(
         self._specs = {m: s.spec() for m, s in samples.items()}
         with self._training():
             self._start(labels, classes)
-            self._run_epochs(samples, labels, self.max_epochs, valid)
+            schedule = None
+            if self.lr_schedule == "cosine":
+                schedule = CosineAnnealingLR(self.optimizer_, self.max_epochs)
+            self._run_epochs(samples, labels, self.max_epochs, valid, schedule)
         return self
 
     def partial_fit(
@@ -285,6 +289,7 @@ class ModalityClassifier(
                 f"validation_fraction={self.validation_fraction!r}: it must lie between 0 and 1."
             )
         self._check_choice("predict_modality", (*MODALITIES, "fused"))
+        self._check_choice("lr_schedule", ("cosine", "constant"))
 
     def _check_choice(self, name: str, choices: Sequence) -> None:
         value = getattr(self, name)
@@ -350,7 +355,7 @@ class ModalityClassifier(
         weights[present] = compute_class_weight(given, classes=classes, y=self.classes_[y])
         return torch.tensor(weights / weights[y].mean(), dtype=torch.float32)
 
-    def _run_epochs(self, samples: Samples, labels, epochs: int, valid) -> None:
+    def _run_epochs(self, samples: Samples, labels, epochs: int, valid, schedule=None) -> None:
         batches = Batches(samples, labels, self.batch_size, self.input_size, self._random_state)
         best: tuple[float, dict | None] = (-np.inf, None)
         waited = 0
@@ -369,6 +374,8 @@ class ModalityClassifier(
                 self.run_single_epoch(
                     batches, training=True, prefix="train", step_fn=self.train_step
                 )
+                if schedule is not None:
+                    schedule.step()
                 if valid is not None:
                     self._finish(samples, labels)
                     score = self._validation_uar(*valid)

@@ -51,6 +51,11 @@ class FDANClassifier(ModalityClassifier):
         without saying of what.
     lr : float, default=1e-3
         Learning rate. The paper is silent.
+    lr_schedule : {"cosine", "constant"}, default="cosine"
+        How the learning rate goes over the epochs of ``fit``: down to 0 along
+        half a cosine, or not at all. The paper is silent; with a constant rate
+        the last epoch's score varies widely between seeds. ``partial_fit``
+        always keeps it.
     momentum : float, default=0.99
         Momentum of SGD. From the paper.
     max_epochs : int, default=300
@@ -184,6 +189,7 @@ class FDANClassifier(ModalityClassifier):
         alpha=1e-3,
         weight_decay=1e-4,
         lr=1e-3,
+        lr_schedule="cosine",
         momentum=0.99,
         max_epochs=300,
         batch_size=32,
@@ -219,6 +225,7 @@ class FDANClassifier(ModalityClassifier):
         self.alpha = alpha
         self.weight_decay = weight_decay
         self.lr = lr
+        self.lr_schedule = lr_schedule
         self.momentum = momentum
         self.max_epochs = max_epochs
         self.batch_size = batch_size

@@ -33,7 +33,7 @@ QUICK = {
     "bottleneck": 32,
     "lr": 0.01,
     "momentum": 0.9,
-    "max_epochs": 12,
+    "max_epochs": 25,
     "random_state": 0,
 }
 
@@ -217,7 +217,7 @@ def test_ramp(clips):
     weights = clf.history_[:, "alpha"]
     assert weights[0] == 0
     assert (np.diff(weights) > 0).all()
-    assert weights[-1] == pytest.approx(2 * (2 / (1 + np.exp(-10 * 11 / 12)) - 1))
+    assert weights[-1] == pytest.approx(2 * (2 / (1 + np.exp(-10 * 24 / 25)) - 1))
 
 
 def test_bank_is_class_balanced_and_used(clips, fitted):
@@ -292,7 +292,7 @@ def test_class_weight(clips):
 
 def test_collapse_is_reported(clips):
     X_vis, X_aud, y = clips
-    clf = FDANClassifier(**{**QUICK, "lr": 0.1, "max_epochs": 30}, n_layers=0, alpha=300.0)
+    clf = FDANClassifier(**{**QUICK, "lr": 0.1}, lr_schedule="constant", n_layers=0, alpha=300.0)
     with pytest.warns(ConvergenceWarning, match=r"collapsed.*alpha=300"):
         clf.fit(X_vis, X_aud, y)
     assert clf.history_[-1]["feature_std"] < 1e-3
@@ -302,6 +302,22 @@ def test_divergence_is_an_error(clips):
     clf = FDANClassifier(**{**QUICK, "lr": 1e12})
     with pytest.raises(ValueError, match=r"diverged.*epoch \d+, batch \d+.*Lower lr"):
         clf.fit(*clips)
+
+
+def test_learning_rate_falls_along_a_cosine(clips):
+    seen = []
+
+    class Note(FDANClassifier):
+        def infer(self, x, **kwargs):
+            seen.append(self.optimizer_.param_groups[0]["lr"])
+            return super().infer(x, **kwargs)
+
+    parameters = {**QUICK, "max_epochs": 4, "batch_size": 64}
+    Note(**parameters).fit(*clips)
+    np.testing.assert_allclose(seen, 0.01 * (1 + np.cos(np.pi * np.arange(4) / 4)) / 2)
+    seen.clear()
+    Note(**parameters, lr_schedule="constant").fit(*clips)
+    assert seen == [0.01] * 4
 
 
 def test_epoch_is_a_pass_through_the_audio(clips):
@@ -617,7 +633,7 @@ def test_calibration_and_voting(clips):
 
     X_vis, X_aud, y = clips
     table = make_table(visual=X_vis, audio=X_aud)
-    clf = FDANClassifier(**{**QUICK, "max_epochs": 4})
+    clf = FDANClassifier(**QUICK)
     voting = VotingClassifier([("a", clf), ("b", clone(clf))], voting="soft").fit(table, y)
     assert voting.score(table, y) > 0.5
     calibrated = CalibratedClassifierCV(clf, cv=2).fit(table, y)
@@ -672,6 +688,7 @@ def test_bad_input_is_one_clear_error(arguments, message):
         ("variant", "realised", "variant='realised' is unknown; choose one of 'paper'"),
         ("inference", "batch", "inference='batch'"),
         ("ramp", "linear", "ramp='linear'"),
+        ("lr_schedule", "step", "lr_schedule='step'"),
         ("predict_modality", "text", "predict_modality='text'"),
         ("backbone", "resnet99", "backbone='resnet99' is unknown"),
         ("n_heads", 7, "n_heads=7 does not divide"),
@@ -685,8 +702,8 @@ def test_bad_parameters(clips, parameter, value, message):
 
 
 def test_unknown_parameter():
-    with pytest.raises(TypeError, match="alhpa"):
-        FDANClassifier(alhpa=1)
+    with pytest.raises(TypeError, match="alphabet"):
+        FDANClassifier(alphabet=1)
 
 
 def test_bad_prediction_input(clips, fitted):
