@@ -55,7 +55,7 @@ print(
     f"{len(clips.table)} synthetic clips of {len(set(clips.groups))} speakers and "
     f"{len(set(clips.target))} emotions, in {args.out / 'clips'}"
 )
-print(clips.table.head(3).to_string())
+print(clips.frame[["clip", "speaker", "emotion"]].head(3).to_string(index=False))
 
 # %% [markdown]
 # ## A pipeline from paths to emotions
@@ -157,12 +157,14 @@ plt.close(figure)
 # ## One clip
 
 # %%
-wav = clips.table["audio"].iloc[0]
+# A voice from the last split's test part: neither it nor its speaker was in training.
+row = test[0]
+wav = table["audio"].iloc[row]
 probabilities = fitted.predict_proba(make_table(audio=[wav]))[0]
 best = probabilities.argmax()
 print(
     f"\n{Path(wav).name}: {fitted.classes_[best]} with probability {probabilities[best]:.2f} "
-    f"(acted: {clips.target[0]})"
+    f"(acted: {y[row]})"
 )
 print(f"Confusion matrices: {picture}")
 print(
