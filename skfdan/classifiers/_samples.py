@@ -96,9 +96,16 @@ def is_table(X: Any) -> bool:
     """Tell a modality table (or what a transformer makes of one) from numbers."""
     if isinstance(X, Mapping):
         return True
-    columns = _modality_columns(X)
-    if columns:
+    if _modality_columns(X):
         return True
+    if hasattr(X, "iloc") and getattr(X, "ndim", 0) == 2 and len(X):
+        strange = [c for c in X.columns if isinstance(X[c].iloc[0], (np.ndarray, str, Path))]
+        if strange:
+            raise ValueError(
+                f"X has the column {strange[0]!r} of paths or arrays, which is no modality; a "
+                f"modality table has the columns {' and '.join(map(repr, MODALITIES))}."
+            )
+        return False
     if isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 2 and X.shape[1] <= 2:
         return any(
             cell is None or cell is pd.NA or isinstance(cell, (np.ndarray, str, Path))

@@ -6,7 +6,7 @@ import copy
 import warnings
 from collections.abc import Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -62,6 +62,16 @@ class ModalityClassifier(
     initialized_ = False
     virtual_params_: dict = {}  # noqa: RUF012 - replaced, never changed, by skorch
     _params_to_validate: frozenset = frozenset()
+
+    #: Lowest and highest value of numeric parameters.
+    _bounds: ClassVar[dict[str, tuple[float, float | None]]] = {
+        "max_epochs": (1, None),
+        "batch_size": (1, None),
+        "lr": (0, None),
+        "momentum": (0, 1),
+        "weight_decay": (0, None),
+        "n_iter_no_change": (1, None),
+    }
 
     # ------------------------------------------------------------------ parameters
 
@@ -206,6 +216,9 @@ class ModalityClassifier(
     ):
         """Train for one epoch, going on from where the last call ended.
 
+        What prediction keeps of the training samples (such as FDAN's bank) is
+        taken from the last call that holds both modalities.
+
         Parameters
         ----------
         X, y, y_true, X_vis, X_aud, y_vis, y_aud
@@ -270,18 +283,10 @@ class ModalityClassifier(
 
     def _check_params(self) -> None:
         """Raise a ValueError for a parameter outside its range."""
-        rules = {
-            "max_epochs": (1, None),
-            "batch_size": (1, None),
-            "lr": (0, None),
-            "momentum": (0, 1),
-            "weight_decay": (0, None),
-            "n_iter_no_change": (1, None),
-        }
-        for name, (low, high) in rules.items():
+        for name, (low, high) in self._bounds.items():
             value = getattr(self, name)
             number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-            if not number or value < low or (high is not None and value > high):
+            if not number or not value >= low or (high is not None and value > high):
                 bounds = f"at least {low}" if high is None else f"between {low} and {high}"
                 raise ValueError(f"{name}={value!r}: it must be a number, {bounds}.")
         if self.early_stopping and not 0 < self.validation_fraction < 1:

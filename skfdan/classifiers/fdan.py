@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -258,15 +259,23 @@ class FDANClassifier(ModalityClassifier):
         self.callbacks = callbacks
         self.verbose = verbose
 
+    _bounds: ClassVar[dict] = ModalityClassifier._bounds | {
+        "alpha": (0, None),
+        "bottleneck": (1, None),
+        "n_layers": (0, None),
+        "n_heads": (1, None),
+        "dropout": (0, 1),
+        "bank_size": (1, None),
+    }
+
     def _check_params(self) -> None:
         super()._check_params()
-        if not isinstance(self.alpha, (int, float, np.number)) or self.alpha < 0:
-            raise ValueError(f"alpha={self.alpha!r}: it must be a number, at least 0.")
         self._check_choice("variant", ("paper", "official"))
         self._check_choice("inference", ("bank", "bypass"))
         self._check_choice("ramp", (None, "dsan"))
 
     def _make_module(self) -> FDANNet | OfficialFDANNet:
+        self.reference_bank_ = {}
         common = {
             "n_classes": len(self.classes_),
             "inputs": self._specs,
@@ -320,7 +329,6 @@ class FDANClassifier(ModalityClassifier):
     def _finish(self, samples: Samples, labels: dict[str, np.ndarray]) -> None:
         """Keep class-balanced features of each modality for ``inference="bank"``."""
         if self.variant == "official" or len(samples) < len(MODALITIES) or not self.n_layers:
-            self.reference_bank_ = {}
             return
         rng = np.random.RandomState(self._random_state.randint(2**31 - 1))
         self.module_.eval()

@@ -413,6 +413,32 @@ def test_random_state_and_global_generators(clips):
     assert torch.get_num_threads() == threads
 
 
+def test_small_networks_train_and_predict_on_one_thread(clips):
+    X_vis, X_aud, y = clips
+    seen = set()
+
+    def watch(module, args, kwargs):
+        seen.add(torch.get_num_threads())
+
+    class Watched(FDANClassifier):
+        def _make_module(self):
+            module = super()._make_module()
+            module.register_forward_pre_hook(watch, with_kwargs=True)
+            return module
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for backbone, expected in [("cnn", {1}), ("resnet18", {2})]:
+            clf = Watched(**{**QUICK, "backbone": backbone, "max_epochs": 1, "input_size": 32})
+            clf.fit(X_vis, X_aud, y).predict(X_aud[:2])
+            assert seen == expected
+            assert torch.get_num_threads() == 2
+            seen.clear()
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_partial_fit_goes_on(clips):
     X_vis, X_aud, y = clips
     clf = FDANClassifier(**QUICK)
@@ -420,6 +446,9 @@ def test_partial_fit_goes_on(clips):
         clf.partial_fit(X_vis, X_aud, y_true=y)
     assert len(clf.history_) == QUICK["max_epochs"]
     assert clf.score(X_aud, y) > 0.9
+    bank = clf.reference_bank_["visual"]
+    clf.partial_fit(X_aud, y)  # no faces this time: the bank stays
+    assert clf.reference_bank_["visual"] is bank
     with pytest.raises(ValueError, match="'surprise', which is not among the classes"):
         clf.partial_fit(X_aud, np.full(len(y), "surprise"))
     with pytest.raises(ValueError, match="differ from those of the first call"):
@@ -662,6 +691,8 @@ def bad_inputs():
     yield "nan cell", (make_table(audio=nan), y), r"audio cell of row 3 holds NaN"
     yield "path", (make_table(audio=["a.wav"] * 8), y), r"'a\.wav'\. Put MelSpectrogram\(\)"
     yield "modality", ({"voice": X_aud}, y), r"Unknown modality 'voice'"
+    named = pd.DataFrame({"voice": ["a.wav"] * 8})
+    yield "column", (named, y), r"column 'voice' of paths or arrays, which is no modality"
     yield "text cell", (make_table(audio=[np.array(["x"])] * 8), y), r"row 0 has dtype <U1"
     yield "empty cell", (make_table(audio=[*X_aud[:7], np.zeros((16, 0))]), y), r"row 7 is empty"
     mixed = [*X_vis[:4], *X_vis[4:].astype(float)]
@@ -682,6 +713,9 @@ def test_bad_input_is_one_clear_error(arguments, message):
     ("parameter", "value", "message"),
     [
         ("alpha", -1, "alpha=-1"),
+        ("alpha", float("nan"), "alpha=nan"),
+        ("n_layers", -1, "n_layers=-1"),
+        ("dropout", 2, "dropout=2: it must be a number, between 0 and 1"),
         ("lr", "fast", "lr='fast'"),
         ("batch_size", 0, "batch_size=0"),
         ("momentum", 1.5, "between 0 and 1"),
