@@ -19,7 +19,8 @@ def test_threads_come_back_even_after_an_error():
             assert torch.get_num_threads() == 1
             raise KeyError
 
-    pytest.raises(KeyError, fail)
+    with pytest.raises(KeyError):
+        fail()
     assert torch.get_num_threads() == 2
     with one_thread(active=False):
         assert torch.get_num_threads() == 2
