@@ -484,14 +484,14 @@ class ModalityClassifier(
         return losses.mean() if weights is None else (losses * weights.to(y.device)[y]).mean()
 
     def _make_module(self) -> torch.nn.Module:
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} is no method of its own; subclass it.")
 
     def _make_criterion(self) -> torch.nn.Module | None:
         """Return the module that the loss needs beside cross-entropy, if any."""
 
     def _loss_terms(self, output: FDANOutput, y: dict[str, torch.Tensor]):
         """Return the loss and a dict of its terms."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} is no method of its own; subclass it.")
 
     def _finish(self, samples: Samples, labels: dict[str, np.ndarray]) -> None:
         """Do what prediction needs, after the last step of a fit."""

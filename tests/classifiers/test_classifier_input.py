@@ -1,0 +1,208 @@
+import copy
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.base import clone
+from skorch.helper import SliceDict
+from small_clips import EMOTIONS, QUICK, make_clips
+
+from skfdan import FDANClassifier, make_table, stack_modalities, unpair
+
+# ---------------------------------------------------------------------- forms of fit
+
+
+def test_the_forms_of_fit_agree(clips, fitted):
+    X_vis, X_aud, y = clips
+    table = make_table(visual=X_vis, audio=X_aud)
+    cells = np.empty((len(y), 2), dtype=object)
+    cells[:, 0], cells[:, 1] = table["visual"], table["audio"]
+    expected = fitted.predict_proba(X_aud)
+    for arguments, keywords in [
+        ((table, y), {}),
+        ((table[["audio", "visual"]], y), {}),
+        ((table.rename(columns={"visual": "a__visual", "audio": "b__audio"}), y), {}),
+        ((cells, y), {}),
+        (({"visual": X_vis, "audio": X_aud}, y), {}),
+        ((SliceDict(visual=X_vis, audio=X_aud), y), {}),
+        (((X_vis, X_aud), y), {}),
+        ((), {"X_vis": X_vis, "X_aud": X_aud, "y": y}),
+        ((list(X_vis), list(X_aud), list(y)), {}),
+        ((torch.from_numpy(X_vis), torch.from_numpy(X_aud), y), {}),
+    ]:
+        clf = FDANClassifier(**QUICK).fit(*arguments, **keywords)
+        np.testing.assert_allclose(clf.predict_proba(X_aud), expected, atol=1e-6)
+
+
+def test_unpaired_forms_agree(clips):
+    X_vis, X_aud, y = clips
+    X_vis3, y_vis = np.concatenate([X_vis] * 3), np.concatenate([y] * 3)
+    table, y_all, _ = stack_modalities(visual=(X_vis3, y_vis), audio=(X_aud, y))
+    first = FDANClassifier(**QUICK).fit(X_vis3, X_aud, y_vis=y_vis, y_aud=y)
+    for clf in (
+        FDANClassifier(**QUICK).fit(X_vis3, X_aud, (y_vis, y)),
+        FDANClassifier(**QUICK).fit(X_vis=X_vis3, X_aud=X_aud, y_vis=y_vis, y_aud=y),
+        FDANClassifier(**QUICK).fit(table, y_all),
+    ):
+        np.testing.assert_array_equal(clf.predict_proba(X_aud), first.predict_proba(X_aud))
+    assert first.score(X_aud, y) > 0.9
+
+
+def test_learns_from_held_out_clips(fitted):
+    X_vis, X_aud, y = make_clips(seed=1)
+    assert fitted.score(X_aud, y) > 0.9
+    table = make_table(visual=X_vis, audio=X_aud)
+    for modality in ("visual", "fused"):
+        assert copy.deepcopy(fitted).set_params(predict_modality=modality).score(table, y) > 0.9
+
+
+@pytest.mark.parametrize("modality", ["audio", "visual"])
+def test_one_modality_alone(clips, modality):
+    X = clips[1] if modality == "audio" else clips[0]
+    y = clips[2]
+    clf = FDANClassifier(**QUICK, predict_modality=modality).fit(X, y)
+    assert clf.score(X, y) > 0.9
+    by_table = FDANClassifier(**QUICK, predict_modality=modality).fit(
+        make_table(**{modality: X}), y
+    )
+    np.testing.assert_array_equal(clf.predict_proba(X), by_table.predict_proba(X))
+    assert "lmmd" not in clf.history_[-1]
+    assert clf.reference_bank_ == {}
+
+
+def test_frames_of_a_clip_are_samples_in_training_and_averaged_at_prediction(clips):
+    X_vis, X_aud, y = clips
+    frames = np.stack([X_vis, X_vis[:, :, ::-1], X_vis], axis=1)
+    clf = FDANClassifier(**QUICK, predict_modality="visual")
+    clf.fit(make_table(visual=frames, audio=X_aud), y)
+    table, y_each, _ = unpair(make_table(visual=frames, audio=X_aud), y)
+    assert len(table) == 4 * len(y)
+    visual = table["visual"].notna().to_numpy()
+    single = clf.decision_function(table[visual])
+    np.testing.assert_allclose(
+        clf.decision_function(make_table(visual=frames)),
+        single.reshape(len(y), 3, -1).mean(1),
+        atol=1e-6,
+    )
+    assert (y_each[visual].reshape(-1, 3) == y[:, None]).all()
+
+
+@pytest.mark.parametrize("labels", [EMOTIONS[:2], np.arange(8), np.array([10, 20])])
+def test_labels_of_any_kind(labels):
+    X_vis, X_aud, y = make_clips(n=10 * len(labels), emotions=np.asarray(labels))
+    clf = FDANClassifier(**QUICK).fit(X_vis, X_aud, y)
+    assert clf.classes_.tolist() == sorted(set(labels.tolist()))
+    assert clf.predict(X_aud).dtype == y.dtype
+    proba = clf.predict_proba(X_aud)
+    assert proba.shape == (len(y), len(labels))
+    np.testing.assert_allclose(proba.sum(1), 1)
+    assert clf.decision_function(X_aud).ndim == (1 if len(labels) == 2 else 2)
+    assert clf.score(X_aud, y) > 0.8
+
+
+def test_a_class_that_only_faces_show():
+    X_vis, X_aud, y = make_clips()
+    heard = y != "joy"
+    clf = FDANClassifier(**QUICK).fit(X_vis, X_aud[heard], y_vis=y, y_aud=y[heard])
+    assert clf.classes_.tolist() == EMOTIONS.tolist()
+    assert np.isfinite(clf.predict_proba(X_aud)).all()
+
+
+def test_flat_matrix_column_specs():
+    rng = np.random.default_rng(0)
+    y = np.arange(60) % 3
+    frame = pd.DataFrame(rng.normal(size=(60, 6)) + y[:, None], columns=list("abcdef"))
+    by_slice = FDANClassifier(visual=slice(0, 2), audio=slice(2, 6), max_epochs=5, random_state=0)
+    by_name = clone(by_slice).set_params(visual=["a", "b"], audio=list("cdef"))
+    by_index = clone(by_slice).set_params(visual=[0, 1], audio=[2, 3, 4, 5])
+    expected = by_slice.fit(frame, y).predict_proba(frame)
+    changed = frame.assign(a=1e3)
+    np.testing.assert_array_equal(by_slice.predict_proba(changed), expected)
+    for clf in (by_name, by_index):
+        np.testing.assert_array_equal(clf.fit(frame, y).predict_proba(frame), expected)
+    assert by_slice._specs["visual"].n_features == 2
+
+
+# ---------------------------------------------------------------------- bad input
+
+
+def bad_inputs():
+    X_vis, X_aud, y = make_clips(8)
+    nan = X_aud.copy()
+    nan[3, 2, 1] = np.nan
+    yield "lengths", (X_vis[:5], X_aud, y), r"X_vis has 5 rows and X_aud 8"
+    yield "labels", (make_table(audio=X_aud), y[:5]), r"y has 5 labels but X has 8 rows"
+    yield "labels3", (X_vis, X_aud, y[:5]), r"y has 5 labels but X has 8 rows"
+    yield "one class", (X_aud, ["joy"] * 8), r"at least two classes.*'joy'"
+    yield "no y", (make_table(audio=X_aud), None), r"requires y"
+    yield "missing y", (X_aud, [*y[:7].tolist(), None]), r"y is missing .* in row 7"
+    yield "empty row", (make_table(visual=[*X_vis[:7], None]), y), r"Row 7 has neither"
+    yield "channels", (X_vis[:, :2], X_aud, y), r"X_vis of shape \(8, 2, 16, 16\).*wrong shape"
+    last = np.moveaxis(X_vis, 1, -1)
+    yield "channels last", (last, X_aud, y), r"channels are last.*moveaxis"
+    yield "cell channels", (make_table(visual=last), y), r"visual cell of row 0.*wrong shape"
+    yield "nan", (nan, y), r"X row 3 holds NaN"
+    yield "nan cell", (make_table(audio=nan), y), r"audio cell of row 3 holds NaN"
+    yield "path", (make_table(audio=["a.wav"] * 8), y), r"'a\.wav'\. Put MelSpectrogram\(\)"
+    yield "modality", ({"voice": X_aud}, y), r"Unknown modality 'voice'"
+    named = pd.DataFrame({"voice": ["a.wav"] * 8})
+    yield "column", (named, y), r"column 'voice' of paths or arrays, which is no modality"
+    yield "text cell", (make_table(audio=[np.array(["x"])] * 8), y), r"row 0 has dtype <U1"
+    yield "empty cell", (make_table(audio=[*X_aud[:7], np.zeros((16, 0))]), y), r"row 7 is empty"
+    mixed = [*X_vis[:4], *X_vis[4:].astype(float)]
+    yield "mixed", (make_table(visual=mixed), y), r"differ in kind: row 0 is uint8.*row 4 is float"
+    yield "no rows", (X_aud[:0], y[:0]), r"no rows"
+    yield "none", (None, y), r"X is None"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), [pytest.param(a, m, id=i) for i, a, m in bad_inputs()]
+)
+def test_bad_input_is_one_clear_error(arguments, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        FDANClassifier(**QUICK).fit(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "message"),
+    [
+        ("alpha", -1, "alpha=-1"),
+        ("alpha", float("nan"), "alpha=nan"),
+        ("n_layers", -1, "n_layers=-1"),
+        ("dropout", 2, "dropout=2: it must be a number, between 0 and 1"),
+        ("lr", "fast", "lr='fast'"),
+        ("batch_size", 0, "batch_size=0"),
+        ("momentum", 1.5, "between 0 and 1"),
+        ("variant", "realised", "variant='realised' is unknown; choose one of 'paper'"),
+        ("inference", "batch", "inference='batch'"),
+        ("ramp", "linear", "ramp='linear'"),
+        ("lr_schedule", "step", "lr_schedule='step'"),
+        ("predict_modality", "text", "predict_modality='text'"),
+        ("backbone", "resnet99", "backbone='resnet99' is unknown"),
+        ("n_heads", 7, "n_heads=7 does not divide"),
+    ],
+)
+def test_bad_parameters(clips, parameter, value, message):
+    with pytest.raises(ValueError, match=message):
+        FDANClassifier(**{**QUICK, parameter: value}).fit(
+            make_table(visual=clips[0], audio=clips[1]), clips[2]
+        )
+
+
+def test_unknown_parameter():
+    with pytest.raises(TypeError, match="alphabet"):
+        FDANClassifier(alphabet=1)
+
+
+def test_bad_prediction_input(clips, fitted):
+    X_vis, X_aud, y = clips
+    with pytest.raises(ValueError, match=r'Row 2 has no audio cell.*predict_modality="audio"'):
+        fitted.predict(make_table(visual=X_vis, audio=[*X_aud[:2], None, *X_aud[3:]]))
+    with pytest.raises(ValueError, match=r"fitted on floats of kind image"):
+        fitted.predict(X_aud.astype(np.uint8))
+    voice = FDANClassifier(**{**QUICK, "max_epochs": 1}).fit(X_aud, y)
+    with pytest.raises(ValueError, match=r"fitted without any"):
+        voice.set_params(predict_modality="visual").predict(X_vis)
+    with pytest.raises(ValueError, match='"fused" needs both'):
+        copy.copy(fitted).set_params(predict_modality="fused").predict(X_aud)
