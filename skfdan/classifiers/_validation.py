@@ -7,12 +7,22 @@ import math
 import numpy as np
 from sklearn.model_selection import GroupShuffleSplit, ShuffleSplit, StratifiedShuffleSplit
 
-from skfdan.classifiers._samples import Samples
+from skfdan.classifiers._samples import ModalitySamples, Samples
 
 
-def hold_out(samples: Samples, y: np.ndarray, groups, fraction: float, rng: np.random.RandomState):
-    """Split off validation rows for early stopping, speakers kept apart."""
-    lead = "audio" if "audio" in samples else "visual"
+def hold_out(
+    samples: Samples,
+    lead: str,
+    y: np.ndarray,
+    groups,
+    fraction: float,
+    rng: np.random.RandomState,
+) -> tuple[Samples, tuple[str, ModalitySamples, np.ndarray]]:
+    """Split off validation rows of the modality ``lead``, speakers kept apart.
+
+    With groups, all rows of a validation speaker leave the training part,
+    whatever their modality; without, the validation rows themselves do.
+    """
     candidates = np.unique(samples[lead].rows)
     seed = rng.randint(2**31 - 1)
     if groups is not None:

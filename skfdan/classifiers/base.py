@@ -189,8 +189,11 @@ class ModalityClassifier(
         self._random_state = check_random_state(self.random_state)
         valid = None
         if self.early_stopping:
+            lead = self.predict_modality
+            if lead not in samples:
+                lead = "audio" if "audio" in samples else "visual"
             samples, valid = hold_out(
-                samples, encoded, groups, self.validation_fraction, self._random_state
+                samples, lead, encoded, groups, self.validation_fraction, self._random_state
             )
         labels = {m: encoded[s.rows] for m, s in samples.items()}
         self._specs = {m: s.spec() for m, s in samples.items()}
@@ -400,6 +403,10 @@ class ModalityClassifier(
         finally:
             if best[1] is not None:
                 self.module_.load_state_dict(best[1])
+            if schedule is not None:
+                # partial_fit may go on from here, and not at a rate of 0.
+                for group, lr in zip(self.optimizer_.param_groups, schedule.base_lrs, strict=True):
+                    group["lr"] = lr
             self._finish(samples, labels)
             self.notify("on_train_end", X=samples, y=labels)
         self._warn_if_collapsed()

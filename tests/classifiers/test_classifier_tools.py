@@ -80,6 +80,14 @@ def test_partial_fit_goes_on(clips):
         clf.partial_fit(X_aud, y, classes=["anger", "joy"])
 
 
+def test_partial_fit_after_fit_still_learns(clips, fitted):
+    clf = copy.deepcopy(fitted)
+    before = clf.module_.classifier.weight.clone()
+    clf.partial_fit(clips[0], clips[1], y_true=clips[2])
+    assert clf.optimizer_.param_groups[0]["lr"] == clf.lr
+    assert (clf.module_.classifier.weight - before).abs().max() > 1e-6
+
+
 def test_partial_fit_takes_all_classes_at_first(clips):
     _, X_aud, y = clips
     few = np.isin(y, EMOTIONS[:2])
@@ -181,13 +189,25 @@ def test_early_stopping_keeps_the_best_epoch(clips):
     assert clf.score(X_aud, y) > 0.9
 
 
+def test_early_stopping_listens_to_the_modality_that_is_predicted(clips):
+    X_vis, _, y = clips
+    noise = np.random.default_rng(0).normal(size=clips[1].shape).astype(np.float32)
+    clf = FDANClassifier(
+        **QUICK, early_stopping=True, validation_fraction=0.3, predict_modality="visual"
+    )
+    clf.fit(X_vis, noise, y)
+    assert max(clf.history_[:, "valid_uar"]) > 0.8
+
+
 def test_early_stopping_holds_out_whole_groups(clips):
     X_vis, X_aud, y = clips
     groups = np.repeat(np.arange(10), 4)
     table, labels, speakers = unpair(make_table(visual=X_vis, audio=X_aud), y, groups)
     samples = table_samples(table)
     _, encoded = np.unique(labels, return_inverse=True)
-    train, (lead, valid, _) = hold_out(samples, encoded, speakers, 0.2, np.random.RandomState(0))
+    train, (lead, valid, _) = hold_out(
+        samples, "audio", encoded, speakers, 0.2, np.random.RandomState(0)
+    )
     assert lead == "audio"
     held = set(speakers[valid.rows])
     assert len(held) == 2
