@@ -148,8 +148,8 @@ for fold, (train, test) in enumerate(cv.split(table, y, groups)):
 print(
     f"\n{setting['folds']} speaker-independent folds x {setting['seeds']} seeds, "
     f"{setting['backbone']}, weights {setting['weights']}, {setting['epochs']} epochs, "
-    f"input {setting['input_size']}, lr {setting['lr']}, alpha {args.alpha}; nothing was selected "
-    "on test speakers.\nMean ± standard deviation:"
+    f"input {setting['input_size']}, lr {setting['lr']}, alpha {args.alpha}; fixed settings, "
+    "nothing selected in this run.\nMean ± standard deviation:"
 )
 for name, values in scores.items():
     values = np.array(values)
