@@ -40,10 +40,19 @@ def test_import_stays_light():
     )
     alone, with_nn = (set(names) for names in json.loads(done.stdout.splitlines()[-1]))
     assert {"skfdan", "skfdan.table"} <= alone
-    assert not alone.intersection(HEAVY)
+    assert not alone.intersection((*HEAVY, "torch", "skorch"))
     assert {"skfdan.nn"} <= with_nn
     assert not with_nn.intersection(HEAVY)
     assert done.stderr == ""
+
+
+def test_the_classifier_comes_when_it_is_asked_for():
+    from skfdan.classifiers import FDANClassifier
+
+    assert skfdan.FDANClassifier is FDANClassifier
+    assert "FDANClassifier" in dir(skfdan)
+    with pytest.raises(AttributeError, match="has no attribute 'FDRNClassifier'"):
+        _ = skfdan.FDRNClassifier
 
 
 def test_the_packages_are_found():
