@@ -1,6 +1,6 @@
 import pytest
-from small_clips import QUICK, make_clips
 
+from classifiers.small_clips import QUICK, make_clips
 from skfdan import FDANClassifier
 
 

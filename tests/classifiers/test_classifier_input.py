@@ -6,8 +6,8 @@ import pytest
 import torch
 from sklearn.base import clone
 from skorch.helper import SliceDict
-from small_clips import EMOTIONS, QUICK, make_clips
 
+from classifiers.small_clips import EMOTIONS, QUICK, make_clips
 from skfdan import FDANClassifier, make_table, stack_modalities, unpair
 
 # ---------------------------------------------------------------------- forms of fit

@@ -16,8 +16,8 @@ from sklearn.exceptions import NotFittedError
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import GridSearchCV, GroupKFold, LeaveOneGroupOut, cross_validate
 from skorch.callbacks import EarlyStopping
-from small_clips import EMOTIONS, QUICK, make_clips
 
+from classifiers.small_clips import EMOTIONS, QUICK, make_clips
 from skfdan import SCORING, AudioHoldout, FDANClassifier, make_table, unpair
 from skfdan.classifiers._samples import table_samples
 from skfdan.classifiers._validation import hold_out

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.exceptions import ConvergenceWarning
-from small_clips import QUICK, make_clips
 
+from classifiers.small_clips import QUICK, make_clips
 from skfdan import FDANClassifier, make_table
 
 # ---------------------------------------------------------------------- the method
