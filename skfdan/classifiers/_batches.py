@@ -81,12 +81,12 @@ class EpochMeans(Callback):
 
     def on_epoch_begin(self, net, **kwargs):
         # 300 epochs of batch records would outweigh the network in a pickle.
-        for row in net.history_[:-1]:
-            row["batches"] = []
+        if len(net.history_) > 1:
+            net.history_[-2]["batches"] = []
 
     def on_train_end(self, net, **kwargs):
-        for row in net.history_:
-            row["batches"] = []
+        if len(net.history_):
+            net.history_[-1]["batches"] = []
 
 
 def number(value: float | torch.Tensor) -> float:

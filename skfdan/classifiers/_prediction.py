@@ -24,7 +24,7 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         # In float32 the sums of a matrix product depend on the number of rows;
         # above the backbone, float64 makes a row's result its own.
         head = {
-            name: p.double()
+            name: p.detach().double()
             for name, p in self.module_.named_parameters()
             if not name.startswith("backbone")
         }

@@ -196,6 +196,8 @@ def array_samples(X: Any, modality: str, name: str) -> ModalitySamples:
     """Read one array (n, ...) or sequence of arrays as the samples of a modality."""
     if (hasattr(X, "iloc") and X.ndim == 2) or hasattr(X, "numpy"):
         X = np.asarray(X)
+    if len(X) == 0:
+        raise ValueError(f"{name} has no rows: it has shape {np.shape(X)}.")
     if isinstance(X, np.ndarray) and X.dtype != object and X.ndim == 2:
         X = _numbers(X, name)
         _check_finite(X, name)
@@ -215,8 +217,6 @@ def array_samples(X: Any, modality: str, name: str) -> ModalitySamples:
 
 def _check_block(X: np.ndarray, modality: str, name: str) -> np.ndarray:
     """Check an (n, H, W) or (n, C, H, W) array as a whole, without a cell loop."""
-    if len(X) == 0:
-        raise ValueError(f"{name} has no rows: it has shape {X.shape}.")
     _check_image(X[0], modality, f"{name} of shape {X.shape}")
     if X.dtype != np.uint8:
         X = _numbers(X, name)

@@ -327,6 +327,8 @@ class ModalityClassifier(
 
     def _start(self, labels: dict[str, np.ndarray], classes: np.ndarray) -> None:
         """Build the network, optimiser, callbacks and history."""
+        # If the new network can't be built, the old one must not go with the new classes.
+        vars(self).pop("module_", None)
         self.classes_inferred_ = classes
         self._class_weights = {m: self._weights(y) for m, y in labels.items()}
         self.initialized_ = False
@@ -376,8 +378,9 @@ class ModalityClassifier(
             verbose=self.verbose if epochs > 1 else 0,
         )
         try:
-            for epoch in bar:
-                self._progress = epoch / max(self.max_epochs, 1)
+            for _ in bar:
+                # Counted over the calls of partial_fit too, whose every call is one epoch.
+                self._progress = min(1.0, len(self.history_) / self.max_epochs)
                 self.notify("on_epoch_begin", dataset_train=samples, dataset_valid=None)
                 self.run_single_epoch(
                     batches, training=True, prefix="train", step_fn=self.train_step

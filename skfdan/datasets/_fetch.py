@@ -8,10 +8,6 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
-import pooch
-import requests
-from filelock import FileLock
-
 from ..utils.progress import progress_bar
 
 #: The public record of RAVDESS, in the form that lists its files and checksums.
@@ -50,6 +46,8 @@ class ResumingDownloader:
 
     def __call__(self, url: str, output_file: str, pooch: object) -> None:
         """Download ``url`` to ``output_file``, as pooch calls it."""
+        import requests
+
         try:
             self._download(url)
         except (requests.RequestException, OSError) as error:
@@ -63,6 +61,8 @@ class ResumingDownloader:
         return self.part.stat().st_size if self.part.exists() else 0
 
     def _download(self, url: str) -> None:
+        import requests
+
         if self._done() > self.size:
             self.part.unlink()
         start = self._done()
@@ -94,6 +94,8 @@ class ResumingDownloader:
 
 def _list_files(record: str) -> dict[str, dict]:
     """Return the files of a record: name -> {"size": bytes, "checksum": "md5:..."}."""
+    import requests
+
     try:
         response = requests.get(record, timeout=_TIMEOUT)
         response.raise_for_status()
@@ -171,6 +173,9 @@ def fetch_ravdess(
     >>> from skfdan.datasets import fetch_ravdess, load_ravdess
     >>> data = load_ravdess(fetch_ravdess())  # doctest: +SKIP
     """
+    import pooch
+    from filelock import FileLock
+
     parts = [parts] if isinstance(parts, str) else list(parts)
     unknown = [part for part in parts if part not in RAVDESS_PARTS]
     if unknown or not parts:
@@ -195,6 +200,8 @@ def fetch_ravdess(
 def _fetch_archive(
     name: str, file: dict, base_url: str, downloads: Path, folder: Path, progress: bool
 ) -> None:
+    import pooch
+
     url = f"{base_url.rstrip('/')}/files/{name}/content"
     archive = downloads / name
     try:

@@ -153,6 +153,8 @@ def bad_inputs():
     mixed = [*X_vis[:4], *X_vis[4:].astype(float)]
     yield "mixed", (make_table(visual=mixed), y), r"differ in kind: row 0 is uint8.*row 4 is float"
     yield "no rows", (X_aud[:0], y[:0]), r"no rows"
+    yield "no vectors", (np.empty((0, 5)), np.empty((0, 5)), []), r"X_vis has no rows"
+    yield "no list", ([], [], []), r"X_vis has no rows"
     yield "none", (None, y), r"X is None"
 
 

@@ -88,6 +88,25 @@ def test_partial_fit_after_fit_still_learns(clips, fitted):
     assert (clf.module_.classifier.weight - before).abs().max() > 1e-6
 
 
+def test_ramp_goes_on_over_partial_fits(clips):
+    clf = FDANClassifier(**{**QUICK, "max_epochs": 3}, ramp="dsan", alpha=1.0)
+    for _ in range(5):
+        clf.partial_fit(clips[0], clips[1], y_true=clips[2])
+    progress = np.minimum(np.arange(5) / 3, 1)
+    np.testing.assert_allclose(clf.history_[:, "alpha"], 2 / (1 + np.exp(-10 * progress)) - 1)
+    assert [len(batches) for batches in clf.history_[:, "batches"]] == [0] * 5
+
+
+def test_a_refit_that_fails_leaves_no_mixture(clips, tmp_path):
+    _, X_aud, y = clips
+    clf = FDANClassifier(**{**QUICK, "max_epochs": 1}).fit(X_aud, y)
+    clf.set_params(backbone="resnet18", weights=tmp_path / "none.pth")
+    with pytest.raises(FileNotFoundError, match=r"none\.pth"):
+        clf.fit(X_aud[:8], np.repeat(["x", "y"], 4))
+    with pytest.raises(NotFittedError):
+        clf.predict(X_aud)
+
+
 def test_partial_fit_takes_all_classes_at_first(clips):
     _, X_aud, y = clips
     few = np.isin(y, EMOTIONS[:2])

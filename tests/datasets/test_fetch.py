@@ -268,5 +268,5 @@ def test_progress_can_be_silent(record, audio, tmp_path, capsys):
 
 
 def test_default_home_is_the_cache_folder(record, audio, tmp_path, monkeypatch):
-    monkeypatch.setattr(_fetch.pooch, "os_cache", lambda name: tmp_path / name)
+    monkeypatch.setattr("pooch.os_cache", lambda name: tmp_path / name)
     assert fetch_ravdess(base_url=record.url) == tmp_path / "skfdan" / "ravdess"
