@@ -18,7 +18,7 @@ from skfdan.classifiers._samples import (
     read_table,
     table_samples,
 )
-from skfdan.table import MODALITIES
+from skfdan.table import MODALITIES, is_missing
 
 
 class InputMixin:
@@ -36,7 +36,11 @@ class InputMixin:
             if reset:
                 vars(self).pop("feature_names_in_", None)
                 self.n_features_in_ = len(MODALITIES)
-            wanted = MODALITIES if training or self.predict_modality == "fused" else (single,)
+            wanted = (single,)
+            if training:
+                wanted = self._modalities
+            elif self.predict_modality == "fused":
+                wanted = MODALITIES
             return table_samples(table, wanted), len(table)
         n_dim = getattr(X, "ndim", 2)
         if n_dim > 2 or (n_dim == 1 and getattr(X, "dtype", None) is np.dtype(object)):
@@ -90,15 +94,46 @@ class InputMixin:
             raise ValueError(
                 f"{name} has {len(y)} labels but X has {n} rows; every row needs one label."
             )
-        missing = np.flatnonzero([v is None or v != v for v in y.tolist()])
-        if len(missing):
-            raise ValueError(f"{name} is missing (NaN or None) in row {missing[0]}.")
-        assert_all_finite(y, input_name=name)
-        check_classification_targets(y)
+        missing = np.array([is_missing(v) for v in y], dtype=bool)
+        if self._takes_unlabelled():
+            if y.dtype.kind in "iO":
+                missing |= y == -1
+        elif missing.any():
+            raise ValueError(
+                f"{name} is missing (NaN or None) in row {int(np.argmax(missing))}"
+                f"{self._unlabelled_hint()}."
+            )
+        labelled = y[~missing] if missing.any() else y
+        if missing.any() and y.dtype == object:
+            labelled = np.array(labelled.tolist())
+        if len(labelled) or not len(y):
+            assert_all_finite(labelled, input_name=name)
+            check_classification_targets(labelled)
+        if missing.any():
+            y = y.astype(object)
+            y[missing] = None
         return y
 
-    def _read_training(self, X, y, y_true, X_vis, X_aud, y_vis, y_aud, reset):
+    def _takes_unlabelled(self) -> bool:
+        """Tell whether rows without a label may train."""
+        return False
+
+    def _unlabelled_hint(self) -> str:
+        """Return how rows without a label could train, to end an error message with."""
+        return ""
+
+    def _read_training(self, *args, **kwargs) -> tuple[Samples, np.ndarray]:
         """Bring the four forms of ``fit`` to samples and one label a row."""
+        samples, y = self._read_forms(*args, **kwargs)
+        read = {m: s for m, s in samples.items() if m in self._modalities}
+        if not read:
+            raise ValueError(
+                f"X has no {' or '.join(self._modalities)} cell, which {type(self).__name__} "
+                "learns from."
+            )
+        return read, y
+
+    def _read_forms(self, X, y, y_true, X_vis, X_aud, y_vis, y_aud, reset):
         if X_vis is None and X_aud is None:
             if y_true is None and y_vis is None and y_aud is None:
                 samples, n = self._read_X(X, reset=reset, training=True)
@@ -157,6 +192,26 @@ class InputMixin:
                     f"{'bytes' if spec.uint8 else 'floats'} of kind {spec.kind}"
                     f"{'' if n is None else f' with {spec.n_features} features'}."
                 )
+
+
+def encode(y: np.ndarray, classes: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Return the sorted classes and a class index a row, -1 where there is no label (None)."""
+    labelled = np.ones(len(y), dtype=bool)
+    labels = y
+    if y.dtype == object:
+        labelled = np.array([label is not None for label in y], dtype=bool)
+        if not labelled.all():
+            labels = np.array(y[labelled].tolist())
+    if classes is None:
+        classes = np.unique(labels)
+    unknown = np.setdiff1d(labels, classes)
+    if len(unknown):
+        raise ValueError(
+            f"y holds the label {plain(unknown[0])!r}, which is not among the classes."
+        )
+    encoded = np.full(len(y), -1)
+    encoded[labelled] = np.searchsorted(classes, labels)
+    return classes, encoded
 
 
 def plain(label: Any) -> Any:

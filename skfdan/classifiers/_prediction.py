@@ -12,6 +12,9 @@ from skfdan.classifiers._samples import ModalitySamples
 from skfdan.table import MODALITIES
 from skfdan.utils.threads import one_thread
 
+#: Parameters with such names stay in float32 at prediction.
+_SINGLE_PRECISION = "backbone"
+
 
 class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     """The prediction methods; a row's result never depends on other rows."""
@@ -26,7 +29,7 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         head = {
             name: p.detach().double()
             for name, p in self.module_.named_parameters()
-            if not name.startswith("backbone")
+            if not name.startswith(_SINGLE_PRECISION)
         }
         log_proba, features = [], []
         with torch.inference_mode(), one_thread(self._is_small()):

@@ -24,6 +24,9 @@ def hold_out(
     whatever their modality; without, the validation rows themselves do.
     """
     candidates = np.unique(samples[lead].rows)
+    candidates = candidates[y[candidates] >= 0]
+    if len(candidates) < 2:
+        raise ValueError(f"early_stopping needs labelled {lead} rows to validate on.")
     seed = rng.randint(2**31 - 1)
     if groups is not None:
         groups = np.asarray(groups)

@@ -19,7 +19,7 @@ from skorch.callbacks import EpochTimer, PrintLog
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from skfdan.classifiers._batches import Batch, Batches, EpochMeans, number, relative_spread
-from skfdan.classifiers._input import InputMixin, plain
+from skfdan.classifiers._input import InputMixin, encode, plain
 from skfdan.classifiers._prediction import PredictionMixin, mean_by_row
 from skfdan.classifiers._samples import ModalitySamples, Samples
 from skfdan.classifiers._validation import hold_out
@@ -61,6 +61,28 @@ class ModalityClassifier(
     history_ = None
     initialized_ = False
     virtual_params_: dict = {}  # noqa: RUF012 - replaced, never changed, by skorch
+
+    # What a method without such a parameter has instead.
+    predict_modality = "audio"
+    visual = None
+    audio = None
+    input_size = None
+    backbone = None
+    momentum = 0.0
+    lr_schedule = "constant"
+    class_weight = None
+    early_stopping = False
+    validation_fraction = 0.1
+    n_iter_no_change = 10
+
+    #: How faithful a method is to its source: "exact" (every fact is public),
+    #: "partial" (the method is, some settings are not), "reconstructed" (details
+    #: had to be guessed) or "style" (only the idea is public).
+    fidelity: ClassVar[str] = "partial"
+
+    #: The modalities that ``fit`` reads; cells of others are left alone.
+    _modalities: ClassVar[tuple[str, ...]] = MODALITIES
+
     _params_to_validate: frozenset = frozenset()
 
     #: Lowest and highest value of numeric parameters.
@@ -179,11 +201,12 @@ class ModalityClassifier(
             If the input can't be read; the message names the row.
         """
         samples, y = self._read_training(X, y, y_true, X_vis, X_aud, y_vis, y_aud, reset=True)
-        classes, encoded = np.unique(y, return_inverse=True)
+        classes, encoded = encode(y)
         if len(classes) < 2:
+            held = f"one class: {plain(classes[0])!r}" if len(classes) else "no label"
             raise ValueError(
-                f"{type(self).__name__} needs at least two classes; y holds one class: "
-                f"{plain(classes[0])!r}."
+                f"{type(self).__name__} needs at least two classes; y holds {held}"
+                f"{' beside unlabelled rows' if (encoded < 0).any() else ''}."
             )
         self._check_params()
         self._random_state = check_random_state(self.random_state)
@@ -245,7 +268,7 @@ class ModalityClassifier(
             )
         if first:
             self._random_state = check_random_state(self.random_state)
-            known = np.unique(y if classes is None else classes)
+            known = encode(y)[0] if classes is None else np.unique(classes)
         else:
             known = self.classes_
             if classes is not None and not np.array_equal(np.unique(classes), known):
@@ -253,12 +276,7 @@ class ModalityClassifier(
                     f"classes={np.unique(classes).tolist()} differ from those of the first call: "
                     f"{known.tolist()}."
                 )
-        unknown = np.setdiff1d(y, known)
-        if len(unknown):
-            raise ValueError(
-                f"y holds the label {plain(unknown[0])!r}, which is not among the classes."
-            )
-        encoded = np.searchsorted(known, y)
+        _, encoded = encode(y, known)
         labels = {m: encoded[s.rows] for m, s in samples.items()}
         if first:
             self._specs = {m: s.spec() for m, s in samples.items()}
@@ -268,7 +286,7 @@ class ModalityClassifier(
             if first:
                 self._start(labels, known)
             else:
-                _move(self.module_, self.optimizer_, self.device_)
+                _move(self.module_, self.criterion_, self.optimizer_, self.device_)
             self._run_epochs(samples, labels, 1, None)
         return self
 
@@ -318,7 +336,9 @@ class ModalityClassifier(
 
     def _is_small(self) -> bool:
         """Tell whether the network is too small to share a step between threads."""
-        return self.backbone == "cnn" or all(s.kind == "vector" for s in self._specs.values())
+        return self.backbone in (None, "cnn") or all(
+            s.kind == "vector" for s in self._specs.values()
+        )
 
     def _resolve_device(self) -> str:
         if self.device == "auto":
@@ -330,7 +350,7 @@ class ModalityClassifier(
         # If the new network can't be built, the old one must not go with the new classes.
         vars(self).pop("module_", None)
         self.classes_inferred_ = classes
-        self._class_weights = {m: self._weights(y) for m, y in labels.items()}
+        self._class_weights = {m: self._weights(y[y >= 0]) for m, y in labels.items()}
         self.initialized_ = False
         self.virtual_params_ = {}
         self._initialize_callbacks()
@@ -338,6 +358,8 @@ class ModalityClassifier(
             self.module_ = self._make_module().to(self.device_)
         with self._current_init_context("criterion"):
             self.criterion_ = self._make_criterion()
+            if self.criterion_ is not None:
+                self.criterion_.to(self.device_)
         self._initialize_optimizer()
         self._initialize_history()
         self.initialized_ = True
@@ -348,7 +370,7 @@ class ModalityClassifier(
         Scaling over all samples, not over a batch, keeps a batch that holds
         only a light class light.
         """
-        if self.class_weight is None:
+        if self.class_weight is None or len(y) == 0:
             return None
         present = np.unique(y)
         classes = self.classes_[present]
@@ -366,7 +388,7 @@ class ModalityClassifier(
         return torch.tensor(weights / weights[y].mean(), dtype=torch.float32)
 
     def _run_epochs(self, samples: Samples, labels, epochs: int, valid, schedule=None) -> None:
-        batches = Batches(samples, labels, self.batch_size, self.input_size, self._random_state)
+        batches = self._make_batches(samples, labels)
         best: tuple[float, dict | None] = (-np.inf, None)
         waited = 0
         self.notify("on_train_begin", X=samples, y=labels)
@@ -413,6 +435,10 @@ class ModalityClassifier(
             self._finish(samples, labels)
             self.notify("on_train_end", X=samples, y=labels)
         self._warn_if_collapsed()
+
+    def _make_batches(self, samples: Samples, labels: dict[str, np.ndarray]):
+        """Return what yields (Batch, labels of each modality) for every step of an epoch."""
+        return Batches(samples, labels, self.batch_size, self.input_size, self._random_state)
 
     def _validation_uar(self, modality: str, valid: ModalitySamples, y: np.ndarray) -> float:
         log_proba, _ = self._modality_output(modality, valid)
@@ -489,6 +515,12 @@ class ModalityClassifier(
         return loss
 
     def _cross_entropy(self, modality: str, logits: torch.Tensor, y: torch.Tensor):
+        """Return the mean cross-entropy of the labelled samples; -1 is no label."""
+        labelled = y >= 0
+        if not labelled.all():
+            logits, y = logits[labelled], y[labelled]
+            if len(y) == 0:
+                return 0.0 * logits.sum()
         losses = torch.nn.functional.cross_entropy(logits, y, reduction="none")
         weights = self._class_weights.get(modality)
         return losses.mean() if weights is None else (losses * weights.to(y.device)[y]).mean()
@@ -516,18 +548,27 @@ class ModalityClassifier(
         """Return a state that a machine without a GPU can load."""
         state = self.__dict__.copy()
         if str(state.get("device_", "cpu")) != "cpu" and "module_" in state:
-            module, optimizer = copy.deepcopy((state["module_"], state["optimizer_"]))
-            _move(module, optimizer, "cpu")
-            state |= {"module_": module, "optimizer_": optimizer, "device_": "cpu"}
+            moved = ("module_", "criterion_", "optimizer_")
+            # Copied together: the optimiser must go on holding the networks' parameters.
+            copies = copy.deepcopy([state[name] for name in moved])
+            _move(*copies, "cpu")
+            state |= dict(zip(moved, copies, strict=True)) | {"device_": "cpu"}
         return state
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
 
 
-def _move(module: torch.nn.Module, optimizer: torch.optim.Optimizer, device: str) -> None:
-    """Move a network and the state of its optimiser; parameters keep their identity."""
+def _move(
+    module: torch.nn.Module,
+    criterion: torch.nn.Module | None,
+    optimizer: torch.optim.Optimizer,
+    device: str,
+) -> None:
+    """Move networks and the state of their optimiser; parameters keep their identity."""
     module.to(device)
+    if criterion is not None:
+        criterion.to(device)
     for values in optimizer.state.values():
         for key, value in values.items():
             values[key] = value.to(device) if torch.is_tensor(value) else value
