@@ -1,6 +1,7 @@
 """Corpora as modality tables: one row a sample, one loader a corpus."""
 
 from ._fetch import fetch_ravdess
+from ._published import load_published_results
 from .crema_d import load_crema_d
 from .emodb import load_emodb
 from .fer2013 import load_fer2013
@@ -17,6 +18,7 @@ __all__ = [
     "load_fer2013",
     "load_folder",
     "load_meld",
+    "load_published_results",
     "load_ravdess",
     "load_savee",
     "make_emotion_clips",

@@ -1,4 +1,4 @@
-"""Splitters for unpaired modalities: voices are tested, faces only train."""
+"""A splitter for unpaired modalities: voices are tested, faces only train."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sklearn.utils import indexable
 
 from skfdan.table import is_missing
 
-__all__ = ["AudioHoldout"]
+__all__ = ["AudioHoldout", "audio_rows"]
 
 
 class AudioHoldout:
@@ -77,7 +77,7 @@ class AudioHoldout:
             Row positions; ``test`` holds audio rows only.
         """
         X, y, groups = indexable(X, y, groups)
-        audio = self._audio_rows(X)
+        audio = self._rows(X)
         groups = None if groups is None else np.asarray(groups)
         if self.visual == "disjoint" and groups is None:
             raise ValueError(
@@ -114,7 +114,7 @@ class AudioHoldout:
         """
         if X is None:
             return self._inner(None).get_n_splits()
-        audio = self._audio_rows(X)
+        audio = self._rows(X)
         y = None if y is None else np.asarray(y)[audio]
         groups = None if groups is None else np.asarray(groups)[audio]
         return self._inner(y).get_n_splits(audio, y, groups)
@@ -125,34 +125,42 @@ class AudioHoldout:
             inner = clone(inner)
         return check_cv(inner, y, classifier=y is not None)
 
-    def _audio_rows(self, X) -> np.ndarray:
+    def _rows(self, X) -> np.ndarray:
         if self.visual not in ("all", "disjoint"):
             raise ValueError(f'visual={self.visual!r} is unknown; choose "all" or "disjoint".')
-        if hasattr(X, "columns"):
-            if "audio" not in X.columns:
-                raise ValueError(f"AudioHoldout needs a column 'audio'; X has {list(X.columns)}.")
-            cells_audio = list(X["audio"])
-            cells_visual = list(X["visual"]) if "visual" in X.columns else [None] * len(X)
-        else:
-            cells = np.asarray(X, dtype=object)
-            if cells.ndim != 2 or cells.shape[1] != 2:
-                raise ValueError(
-                    "AudioHoldout needs a modality table (see make_table); got an array of shape "
-                    f"{cells.shape}."
-                )
-            cells_visual, cells_audio = list(cells[:, 0]), list(cells[:, 1])
-        heard = np.array([not is_missing(cell) for cell in cells_audio], dtype=bool)
-        seen = np.array([not is_missing(cell) for cell in cells_visual], dtype=bool)
-        both = np.flatnonzero(heard & seen)
-        if len(both):
-            raise ValueError(
-                f"Row {both[0]} holds a face and a voice ({len(both)} such rows): it can't train "
-                "and be tested at once. Give each a row of its own: table, y, groups = "
-                "unpair(table, y, groups)."
-            )
-        if not heard.any():
-            raise ValueError("AudioHoldout: no row has an audio cell, so nothing can be tested.")
-        return np.flatnonzero(heard)
+        return audio_rows(X, "AudioHoldout")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.inner_cv!r}, visual={self.visual!r})"
+
+
+def audio_rows(X, who: str) -> np.ndarray:
+    """Return the rows of a modality table, or of its cells, that hold a voice and no face.
+
+    A row that holds both, or a table with no voice, is a ValueError of ``who``.
+    """
+    if hasattr(X, "columns"):
+        if "audio" not in X.columns:
+            raise ValueError(f"{who} needs a column 'audio'; X has {list(X.columns)}.")
+        cells_audio = list(X["audio"])
+        cells_visual = list(X["visual"]) if "visual" in X.columns else [None] * len(X)
+    else:
+        cells = np.asarray(X, dtype=object)
+        if cells.ndim != 2 or cells.shape[1] != 2:
+            raise ValueError(
+                f"{who} needs a modality table (see make_table); got an array of shape "
+                f"{cells.shape}."
+            )
+        cells_visual, cells_audio = list(cells[:, 0]), list(cells[:, 1])
+    heard = np.array([not is_missing(cell) for cell in cells_audio], dtype=bool)
+    seen = np.array([not is_missing(cell) for cell in cells_visual], dtype=bool)
+    both = np.flatnonzero(heard & seen)
+    if len(both):
+        raise ValueError(
+            f"Row {both[0]} holds a face and a voice ({len(both)} such rows): it can't train "
+            "and be tested at once. Give each a row of its own: table, y, groups = "
+            "unpair(table, y, groups)."
+        )
+    if not heard.any():
+        raise ValueError(f"{who}: no row has an audio cell, so nothing can be tested.")
+    return np.flatnonzero(heard)
