@@ -1,5 +1,17 @@
 """Classifiers on the modality table, one file a published method."""
 
 from skfdan.classifiers.fdan import ALPHA_GRID, WEIGHT_DECAY_GRID, FDANClassifier
+from skfdan.classifiers.gmtcnet import GMTCNetClassifier
+from skfdan.classifiers.misa import MISAClassifier
+from skfdan.classifiers.tfmix import TFMixClassifier
+from skfdan.classifiers.torchvision import TorchvisionClassifier
 
-__all__ = ["ALPHA_GRID", "WEIGHT_DECAY_GRID", "FDANClassifier"]
+__all__ = [
+    "ALPHA_GRID",
+    "WEIGHT_DECAY_GRID",
+    "FDANClassifier",
+    "GMTCNetClassifier",
+    "MISAClassifier",
+    "TFMixClassifier",
+    "TorchvisionClassifier",
+]

@@ -47,25 +47,173 @@ class Batches:
         self.rng = rng
         self.lead = "audio" if "audio" in samples else "visual"
         self.other = next((m for m in samples if m != self.lead), None)
-        self._pending = np.empty(0, dtype=int)
+        self._draws = None if self.other is None else Draws(len(samples[self.other]), rng)
 
     def __iter__(self) -> Iterator[tuple[Batch, dict[str, torch.Tensor]]]:
         n = len(self.samples[self.lead])
         for chosen in np.array_split(self.rng.permutation(n), math.ceil(n / self.batch_size)):
             picks = {self.lead: chosen}
             if self.other is not None:
-                picks[self.other] = self._draw(self.batch_size)
+                picks[self.other] = self._draws.take(self.batch_size)
             cells = {m: self.samples[m].batch(i, self.input_size) for m, i in picks.items()}
             labels = {m: torch.from_numpy(self.labels[m][i]) for m, i in picks.items()}
             yield Batch(cells, len(chosen)), labels
 
-    def _draw(self, n: int) -> np.ndarray:
-        n_other = len(self.samples[self.other])
-        n = min(n, n_other)
+
+class Draws:
+    """Positions from shuffles that go on from call to call and start again when used up."""
+
+    def __init__(self, n: int, rng: np.random.RandomState):
+        self.n = n
+        self.rng = rng
+        self._pending = np.empty(0, dtype=int)
+
+    def take(self, n: int) -> np.ndarray:
+        """Return n positions, or all of them where there are fewer."""
+        n = min(n, self.n)
         if len(self._pending) < n:
-            self._pending = np.append(self._pending, self.rng.permutation(n_other))
+            self._pending = np.append(self._pending, self.rng.permutation(self.n))
         drawn, self._pending = self._pending[:n], self._pending[n:]
         return drawn
+
+
+class JointBatch(Batch):
+    """One step's joint rows: cells, and which sample of each modality a row has.
+
+    ``index`` maps a modality to the position of every row's sample among its
+    cells, -1 where the row lacks it; ``ignored`` to where a row's modality is
+    to be treated as lacking. The length counts rows.
+    """
+
+    def __init__(
+        self,
+        cells: dict[str, torch.Tensor],
+        index: dict[str, torch.Tensor],
+        ignored: dict[str, torch.Tensor] | None = None,
+    ):
+        super().__init__(cells, len(next(iter(index.values()))))
+        self.index = index
+        self.ignored = ignored
+
+
+class JointBatches:
+    """Batches of rows, in which the modalities of a row stay together.
+
+    An epoch is one pass through the audio samples, as in :class:`Batches`. Each
+    comes with one sample of every other modality that its row has, drawn at
+    random if there are several (frames). As many rows without audio, at most,
+    are drawn beside them, from shuffles that go on from epoch to epoch. Without
+    any audio sample an epoch is one pass through the visual ones.
+
+    With probability ``modality_dropout`` a row that has several modalities is
+    to be read by one of them alone, whichever.
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        labels: dict[str, np.ndarray],
+        batch_size: int,
+        input_size: int | None,
+        rng: np.random.RandomState,
+        modality_dropout: float = 0.0,
+    ):
+        self.samples = samples
+        self.batch_size = batch_size
+        self.input_size = input_size
+        self.rng = rng
+        self.modality_dropout = modality_dropout
+        self._spans = {m: _spans(s.rows, n_rows(samples)) for m, s in samples.items()}
+        # An epoch goes through the samples of the first modality a row has, audio before others.
+        order = sorted(samples, key=lambda m: m != "audio")
+        taken = np.zeros(n_rows(samples), dtype=bool)
+        self._leads = {}
+        for m in order:
+            self._leads[m] = np.flatnonzero(~taken[samples[m].rows])
+            taken[samples[m].rows] = True
+        self._rows = np.concatenate([samples[m].rows[i] for m, i in self._leads.items()])
+        self.labels = np.concatenate([labels[m][i] for m, i in self._leads.items()])
+        self._n_first = len(self._leads[order[0]])
+        self._draws = Draws(len(self._rows) - self._n_first, rng)
+
+    def __iter__(self) -> Iterator[tuple[JointBatch, dict[str, torch.Tensor]]]:
+        n = self._n_first
+        for chosen in np.array_split(self.rng.permutation(n), math.ceil(n / self.batch_size)):
+            chosen = np.append(chosen, n + self._draws.take(self.batch_size))
+            index = self._samples_of(chosen)
+            cells, places = gather(self.samples, index, self.input_size)
+            ignored = self._ignored(index) if self.modality_dropout else None
+            batch = JointBatch(cells, places, ignored)
+            yield batch, {"fused": torch.from_numpy(self.labels[chosen])}
+
+    def _samples_of(self, chosen: np.ndarray) -> dict[str, np.ndarray]:
+        """Return a sample of each modality for the chosen leading samples; -1 is none."""
+        index, start = {}, 0
+        for m, leads in self._leads.items():
+            first, count = (span[self._rows[chosen]] for span in self._spans[m])
+            picked = first + self.rng.randint(np.maximum(count, 1))
+            # Where this modality leads, the sample is the chosen one.
+            own = (chosen >= start) & (chosen < start + len(leads))
+            picked[own] = leads[chosen[own] - start]
+            index[m] = np.where(count > 0, picked, -1)
+            start += len(leads)
+        return index
+
+    def _ignored(self, index: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+        present = np.stack([i >= 0 for i in index.values()])
+        # 1 - [0, 1) is never 0, so the largest is one that the row has.
+        kept = ((1 - self.rng.random_sample(present.shape)) * present).argmax(0)
+        alone = self.rng.random_sample(present.shape[1]) < self.modality_dropout
+        return {m: torch.from_numpy(alone & (kept != k)) for k, m in enumerate(index)}
+
+
+def n_rows(samples: Samples) -> int:
+    """Return how many rows there are up to the last that has a sample."""
+    return 1 + max(int(s.rows[-1]) for s in samples.values())
+
+
+def _spans(rows: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first sample and the number of samples of every row; rows are sorted."""
+    return np.searchsorted(rows, np.arange(n)), np.bincount(rows, minlength=n)
+
+
+def joint_index(samples: Samples) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Pair the samples of every row.
+
+    A row counts as often as the modality of which it has most samples; the
+    samples of the others take turns, so each frame comes with the row's voice.
+
+    Returns
+    -------
+    index : dict of modality to ndarray of shape (n,)
+        Sample of each pair, -1 where the row lacks the modality.
+    rows : ndarray of shape (n,)
+        Row of each pair.
+    """
+    spans = {m: _spans(s.rows, n_rows(samples)) for m, s in samples.items()}
+    most = np.max([count for _, count in spans.values()], axis=0)
+    rows = np.repeat(np.arange(len(most)), most)
+    turn = np.arange(len(rows)) - np.repeat(np.cumsum(most) - most, most)
+    index = {
+        m: np.where(count[rows] > 0, first[rows] + turn % np.maximum(count[rows], 1), -1)
+        for m, (first, count) in spans.items()
+    }
+    return index, rows
+
+
+def gather(
+    samples: Samples, index: dict[str, np.ndarray], input_size: int | None
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Return the cells that an index names, each once, and the index into these cells."""
+    cells, places = {}, {}
+    for m, i in index.items():
+        used, inverse = np.unique(i[i >= 0], return_inverse=True)
+        if len(used):
+            place = np.full(len(i), -1)
+            place[i >= 0] = inverse
+            cells[m] = samples[m].batch(used, input_size)
+            places[m] = torch.from_numpy(place)
+    return cells, places
 
 
 class EpochMeans(Callback):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 from torch.func import functional_call
 
-from skfdan.classifiers._samples import ModalitySamples
+from skfdan.classifiers._samples import ModalitySamples, Samples
 from skfdan.table import MODALITIES
 from skfdan.utils.threads import one_thread
 
@@ -21,9 +23,23 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
 
     def _modality_output(self, modality: str, samples: ModalitySamples):
         """Return log-probabilities (n, C) and features (n, d) of single samples."""
+
+        def batches():
+            reference = self._reference(modality)
+            for start in range(0, len(samples), self.batch_size):
+                chosen = np.arange(start, min(start + self.batch_size, len(samples)))
+                x = samples.batch(chosen, self.input_size).to(self.device_)
+                yield {modality: x, "reference": reference}
+
+        return self._network_output(batches(), modality)
+
+    def _network_output(self, batches: Iterable[dict], key: str):
+        """Return log-probabilities and features that the network gives for ``key``.
+
+        ``batches`` are arguments of the network.
+        """
         self.device_ = self._resolve_device()
         self.module_.to(self.device_).eval()
-        reference = self._reference(modality)
         # In float32 the sums of a matrix product depend on the number of rows;
         # above the backbone, float64 makes a row's result its own.
         head = {
@@ -33,14 +49,10 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         }
         log_proba, features = [], []
         with torch.inference_mode(), one_thread(self._is_small()):
-            for start in range(0, len(samples), self.batch_size):
-                chosen = np.arange(start, min(start + self.batch_size, len(samples)))
-                x = samples.batch(chosen, self.input_size).to(self.device_)
-                out = functional_call(
-                    self.module_, head, kwargs={modality: x, "reference": reference}
-                )
-                log_proba.append(out.logits[modality].log_softmax(1).cpu().numpy())
-                features.append(out.layers[modality][-1].float().cpu().numpy())
+            for kwargs in batches:
+                out = functional_call(self.module_, head, kwargs=kwargs)
+                log_proba.append(out.logits[key].log_softmax(1).cpu().numpy())
+                features.append(out.layers[key][-1].float().cpu().numpy())
         return np.concatenate(log_proba), np.concatenate(features)
 
     def _outputs(self, X):
@@ -61,6 +73,13 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
                 f"({int((~covered).sum())} of {n} rows)."
             )
         self._check_cells(samples)
+        return self._row_outputs(samples, n)
+
+    def _row_outputs(self, samples: Samples, n: int):
+        """Return log-probabilities (n, C) and features (n, d) of rows; NaN where no sample is.
+
+        A method that reads the modalities of a row together has its own.
+        """
         results = []
         for modality, s in samples.items():
             log_proba, features = self._modality_output(modality, s)

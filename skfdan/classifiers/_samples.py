@@ -234,7 +234,7 @@ def _check_finite(X: np.ndarray, name: str) -> None:
 
 
 def _cell_samples(cell: Any, modality: str, row: int) -> Iterator[np.ndarray]:
-    """Yield the samples of one cell: one, or one a frame."""
+    """Yield the samples of one cell: one, or one a frame or altered copy."""
     where = f"{modality} cell of row {row}"
     if isinstance(cell, (str, Path)):
         step = "FaceFrames()" if modality == "visual" else "MelSpectrogram()"
@@ -253,7 +253,7 @@ def _cell_samples(cell: Any, modality: str, row: int) -> Iterator[np.ndarray]:
     if cell.ndim == 1:
         yield cell.astype(np.float32, copy=False)
         return
-    if cell.ndim == 4 and modality == "visual":
+    if cell.ndim == 4:
         _check_image(cell[0], modality, where)
         yield from cell
         return
@@ -267,7 +267,7 @@ def _check_image(image: np.ndarray, modality: str, where: str) -> None:
     expected = (
         "a face is (3, H, W) or (1, H, W), several frames (frames, 3, H, W)"
         if modality == "visual"
-        else "a Mel spectrogram is (n_mels, T)"
+        else "a Mel spectrogram is (n_mels, T), several samples (samples, 1, n_mels, T)"
     )
     hint = ""
     if image.ndim == 3 and image.shape[-1] in (1, 3):

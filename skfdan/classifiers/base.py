@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from skfdan.classifiers._batches import Batch, Batches, EpochMeans, number, relative_spread
 from skfdan.classifiers._input import InputMixin, encode, plain
-from skfdan.classifiers._prediction import PredictionMixin, mean_by_row
+from skfdan.classifiers._prediction import PredictionMixin
 from skfdan.classifiers._samples import ModalitySamples, Samples
 from skfdan.classifiers._validation import hold_out
 from skfdan.nn.fdan import FDANOutput
@@ -215,9 +215,11 @@ class ModalityClassifier(
             lead = self.predict_modality
             if lead not in samples:
                 lead = "audio" if "audio" in samples else "visual"
-            samples, valid = hold_out(
+            everything = samples
+            samples, (lead, held, _) = hold_out(
                 samples, lead, encoded, groups, self.validation_fraction, self._random_state
             )
+            valid = self._validation_samples(everything, lead, held), encoded
         labels = {m: encoded[s.rows] for m, s in samples.items()}
         self._specs = {m: s.spec() for m, s in samples.items()}
         with self._training():
@@ -269,6 +271,11 @@ class ModalityClassifier(
         if first:
             self._random_state = check_random_state(self.random_state)
             known = encode(y)[0] if classes is None else np.unique(classes)
+            if len(known) == 0:
+                raise ValueError(
+                    "y holds no label; give classes= at the first call of partial_fit, or some "
+                    "rows with a label."
+                )
         else:
             known = self.classes_
             if classes is not None and not np.array_equal(np.unique(classes), known):
@@ -440,10 +447,14 @@ class ModalityClassifier(
         """Return what yields (Batch, labels of each modality) for every step of an epoch."""
         return Batches(samples, labels, self.batch_size, self.input_size, self._random_state)
 
-    def _validation_uar(self, modality: str, valid: ModalitySamples, y: np.ndarray) -> float:
-        log_proba, _ = self._modality_output(modality, valid)
-        rows, position = np.unique(valid.rows, return_inverse=True)
-        predicted = mean_by_row(log_proba, position, len(rows)).argmax(1)
+    def _validation_samples(self, samples: Samples, lead: str, held: ModalitySamples) -> Samples:
+        """Return what the score of an epoch reads: the rows held out of the leading modality."""
+        return {lead: held}
+
+    def _validation_uar(self, samples: Samples, y: np.ndarray) -> float:
+        log_proba, _ = self._row_outputs(samples, len(y))
+        rows = np.unique(np.concatenate([s.rows for s in samples.values()]))
+        predicted = log_proba[rows].argmax(1)
         with warnings.catch_warnings():
             # A small validation part may lack classes that are predicted.
             warnings.filterwarnings("ignore", "y_pred contains classes not in y_true")

@@ -85,11 +85,7 @@ def lmmd(
     >>> bool(lmmd(z, z + 3, y, y) > 0.1)
     True
     """
-    if z_visual.ndim != 2 or z_audio.ndim != 2 or z_visual.shape[1] != z_audio.shape[1]:
-        raise ValueError(
-            "lmmd needs two matrices of equal width; got shapes "
-            f"{tuple(z_visual.shape)} and {tuple(z_audio.shape)}."
-        )
+    check_matrices("lmmd", z_visual, z_audio)
     for name, z, y in (("visual", z_visual, y_visual), ("audio", z_audio, y_audio)):
         if len(z) != len(y):
             raise ValueError(f"lmmd: {len(z)} {name} rows but {len(y)} {name} labels.")
@@ -106,7 +102,31 @@ def lmmd(
     weights, n_shared = _signed_class_weights(y_visual, y_audio, z_visual.dtype)
     if weights is None:
         return 0.0 * (z_visual.sum() + z_audio.sum())
-    z = torch.cat([z_visual, z_audio])
+    total = kernel_discrepancy(z_visual, z_audio, weights, bandwidth)
+    return total / (n_shared if n_classes is None else n_classes)
+
+
+def check_matrices(name: str, z_source: Tensor, z_target: Tensor) -> None:
+    """Raise a ValueError unless both are matrices of the same width."""
+    if z_source.ndim != 2 or z_target.ndim != 2 or z_source.shape[1] != z_target.shape[1]:
+        raise ValueError(
+            f"{name} needs two matrices of equal width; got shapes "
+            f"{tuple(z_source.shape)} and {tuple(z_target.shape)}."
+        )
+
+
+def kernel_discrepancy(
+    z_source: Tensor,
+    z_target: Tensor,
+    weights: Tensor,
+    bandwidth: float | Tensor | None = None,
+) -> Tensor:
+    r"""Sum over the columns of weights of :math:`\|\sum_n w_{nc} \phi(z_n)\|^2`.
+
+    The kernels are those of :func:`lmmd`; ``weights`` (n_s + n_t, C) are
+    positive for the rows of one side and negative for those of the other.
+    """
+    z = torch.cat([z_source, z_target])
     z = z - z.mean(0, keepdim=True).detach()
     square = (z * z).sum(1)
     distance = (square[:, None] + square[None, :] - 2.0 * (z @ z.T)).clamp_min(0.0)
@@ -121,10 +141,8 @@ def lmmd(
     for _ in range(_KERNELS - 1):
         power = power * power
         kernel = kernel + power
-    # sum_c || sum_n w_nc phi(z_n) ||^2 = sum_nm (W W^T)_nm k(z_n, z_m), with the
-    # audio rows of W negative.
-    total = ((weights @ weights.T) * kernel).sum()
-    return total.clamp_min(0.0) / (n_shared if n_classes is None else n_classes)
+    # sum_c || sum_n w_nc phi(z_n) ||^2 = sum_nm (W W^T)_nm k(z_n, z_m).
+    return ((weights @ weights.T) * kernel).sum().clamp_min(0.0)
 
 
 def _signed_class_weights(

@@ -1,8 +1,17 @@
-"""From paths to arrays: log-Mel spectrograms, cepstra and faces, one column at a time."""
+"""From paths to arrays: spectrograms, cepstra, patterns and faces, one column at a time."""
 
 from .faces import FaceFrames
 from .media import MediaError
 from .mel import MelSpectrogram
 from .mfcc import MFCC
+from .speech_features import SpeechFeatures
+from .twine import TwineShufflePattern
 
-__all__ = ["MFCC", "FaceFrames", "MediaError", "MelSpectrogram"]
+__all__ = [
+    "MFCC",
+    "FaceFrames",
+    "MediaError",
+    "MelSpectrogram",
+    "SpeechFeatures",
+    "TwineShufflePattern",
+]

@@ -4,7 +4,20 @@ A new estimator needs a row here; ``test_completeness`` fails without one.
 """
 
 from skfdan import FDANClassifier
-from skfdan.preprocessing import MFCC, FaceFrames, MelSpectrogram
+from skfdan.classifiers import (
+    GMTCNetClassifier,
+    MISAClassifier,
+    TFMixClassifier,
+    TorchvisionClassifier,
+)
+from skfdan.feature_selection import INCASelector
+from skfdan.preprocessing import (
+    MFCC,
+    FaceFrames,
+    MelSpectrogram,
+    SpeechFeatures,
+    TwineShufflePattern,
+)
 
 EVERYTHING = slice(0, None)
 
@@ -15,6 +28,35 @@ INSTANCES = {
         FDANClassifier(visual=EVERYTHING, audio=EVERYTHING, max_epochs=60),
     ],
     "FaceFrames": [FaceFrames()],
+    "GMTCNetClassifier": [GMTCNetClassifier(n_filters=16, n_blocks=2, max_epochs=20)],
+    "INCASelector": [INCASelector(), INCASelector(k_min=1, cv=3, partition_size=20)],
     "MFCC": [MFCC()],
+    "MISAClassifier": [
+        # A tenth of the default's epochs or less, at thirty times its learning rate.
+        MISAClassifier(lr=3e-3, max_epochs=8, batch_size=64, ffn_dim=64),
+        MISAClassifier(
+            visual=EVERYTHING,
+            audio=EVERYTHING,
+            lr=3e-3,
+            max_epochs=8,
+            batch_size=64,
+            hidden=32,
+            ffn_dim=64,
+        ),
+    ],
     "MelSpectrogram": [MelSpectrogram()],
+    "SpeechFeatures": [SpeechFeatures()],
+    "TFMixClassifier": [TFMixClassifier(max_epochs=6)],
+    "TorchvisionClassifier": [
+        # A tenth of the default's epochs, at ten times its learning rate.
+        TorchvisionClassifier(lr=0.01, max_epochs=30),
+        TorchvisionClassifier(
+            predict_modality="fused",
+            visual=EVERYTHING,
+            audio=EVERYTHING,
+            lr=0.01,
+            max_epochs=30,
+        ),
+    ],
+    "TwineShufflePattern": [TwineShufflePattern(), TwineShufflePattern(n_levels=2)],
 }

@@ -1,0 +1,67 @@
+"""Every method has its place: a tag, a line in the documentation, a row in the benchmark."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+from sklearn.base import is_classifier
+from sklearn.pipeline import Pipeline
+
+from skfdan.utils.discovery import all_estimators
+
+ROOT = Path(__file__).parents[2]
+METHODS = {
+    name: estimator
+    for name, estimator in all_estimators().items()
+    if hasattr(estimator, "fidelity") or is_classifier(estimator())
+}
+
+
+@pytest.fixture(scope="module")
+def methods():
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        yield importlib.import_module("_methods"), importlib.import_module("_setting")
+    finally:
+        sys.path.remove(str(ROOT / "benchmarks"))
+
+
+def test_there_are_methods():
+    assert {"FDANClassifier", "GMTCNetClassifier", "INCASelector"} <= set(METHODS)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_method_tells_its_fidelity(name):
+    assert METHODS[name].fidelity in {"exact", "partial", "reconstructed", "style"}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_method_is_documented(name):
+    assert f"`{name}`" in (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+
+
+def test_every_method_is_in_the_benchmark(methods):
+    rows, setting = methods
+    built = set()
+    for method in rows.METHODS.values():
+        estimator = method.build(setting.QUICK, None)
+        steps = [s for _, s in estimator.steps] if isinstance(estimator, Pipeline) else [estimator]
+        built |= {type(step).__name__ for step in steps}
+        fidelity = {getattr(s, "fidelity", "") for s in steps} - {""}
+        assert not fidelity or method.fidelity in fidelity
+    assert set(METHODS) <= built
+
+
+def test_every_row_has_a_method(methods):
+    rows, _ = methods
+    assert {row.method for row in rows.ROWS} == set(rows.METHODS)
+
+
+def test_page_of_results_is_up_to_date():
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        page = importlib.import_module("page")
+    finally:
+        sys.path.remove(str(ROOT / "benchmarks"))
+    assert page.PAGE.read_text(encoding="utf-8") == page.page()

@@ -1,0 +1,411 @@
+"""The benchmark runner on toy clips in the official layouts, through its real code path."""
+
+import csv
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_corpora import EMOTIONS, make_clips, make_folder, make_meld, make_savee
+
+from skfdan import FDANClassifier
+from skfdan.model_selection import load_splits
+
+FILE = Path(__file__).parents[2] / "benchmarks" / "run.py"
+SPEC = importlib.util.spec_from_file_location("benchmark_run", FILE)
+run = importlib.util.module_from_spec(SPEC)
+sys.modules["benchmark_run"] = run
+SPEC.loader.exec_module(run)
+
+SMALL = ["--quick", "--epochs", "1", "--input-size", "16", "--folds", "2", "--seeds", "1"]
+
+
+@pytest.fixture(scope="session")
+def corpora(tmp_path_factory):
+    """The roots of a small SAVEE, MELD and folder of faces, and a cache for all tests."""
+    root = tmp_path_factory.mktemp("corpora")
+    frame = make_clips(root / "clips")
+    return {
+        "savee": make_savee(frame, root / "savee"),
+        "meld": make_meld(frame, root / "meld"),
+        "folder": make_folder(frame, root / "folder"),
+        "cache": root / "cache",
+    }
+
+
+def command(corpora, out, *more, corpus="savee", table="4", protocol="disjoint"):
+    """The command line of a small run; ``more`` goes last."""
+    return [
+        *("--corpus", corpus, "--root", str(corpora[corpus]), "--out", str(out)),
+        *("--cache", str(corpora["cache"]), "--table", table, "--protocol", protocol),
+        *SMALL,
+        *more,
+    ]
+
+
+def cells_of(out):
+    return {p.stem: json.loads(p.read_text()) for p in (out / "cells").glob("[!.]*.json")}
+
+
+def table_of(out, name):
+    with open(out / f"table_{name}.csv", newline="", encoding="utf-8") as file:
+        return {row["method"]: row for row in csv.DictReader(file)}
+
+
+@pytest.fixture
+def fits(monkeypatch):
+    """Count every fit; set ``stop_at`` to be interrupted within one."""
+    seen = {"n": 0, "stop_at": None, "labels": []}
+    fit = FDANClassifier.fit
+
+    def counted(self, X, y, **options):
+        seen["n"] += 1
+        seen["labels"].append(y)
+        if seen["n"] == seen["stop_at"]:
+            raise KeyboardInterrupt
+        return fit(self, X, y, **options)
+
+    monkeypatch.setattr(FDANClassifier, "fit", counted)
+    return seen
+
+
+def test_ablation_with_published_numbers(corpora, tmp_path, fits, capsys):
+    arguments = command(corpora, tmp_path, protocol="both")
+    assert run.main(arguments) == 0
+    rows = table_of(tmp_path, "4")
+    assert list(rows) == ["FDAN1", "FDAN2", "FDAN", "FDAN (bypass)", "FDAN (official code)"]
+    # One fit serves both ways of prediction: 4 methods x 2 protocols x 2 folds.
+    assert fits["n"] == len(cells_of(tmp_path)) == 16
+    assert {row["paper n"] for row in rows.values()} == {"2"}
+    assert rows["FDAN"]["published SAVEE WAR"] == "86.66"
+    assert rows["FDAN1"]["published SAVEE UAR"] == "82.91"
+    assert rows["FDAN (bypass)"]["published SAVEE WAR"] == ""
+    assert not any("MELD" in column for column in rows["FDAN"])
+    text = (tmp_path / "table_4.md").read_text(encoding="utf-8")
+    assert "published on SAVEE: WAR / UAR / wF1" in text
+    assert "own run" in text
+    for said in ("Chance: UAR 33.3 %", "Nothing was selected on test rows", "--table 4", "Machine"):
+        assert said in text
+    assert text.replace("# FDAN", "") in capsys.readouterr().out.replace("# FDAN", "")
+    for name in ("fig4_confusion.png", "fig5_tsne.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+    modified = {p: p.stat().st_mtime_ns for p in (tmp_path / "cells").iterdir()}
+    assert run.main(arguments) == 0
+    assert fits["n"] == 16
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "cells").iterdir()} == modified
+    assert "16 of 16 cells are finished already" in capsys.readouterr().out
+
+
+def test_scores_are_those_of_the_predictions(corpora, tmp_path):
+    assert run.main(command(corpora, tmp_path, "--estimators", "fdan", "--seeds", "2")) == 0
+    cells = cells_of(tmp_path)
+    assert len(cells) == 4
+    recalls = []
+    for cell in cells.values():
+        true, predicted = np.array(cell["y_true"]), np.array(cell["y_pred"]["bank"])
+        recalls.append(np.mean([np.mean(predicted[true == e] == e) for e in EMOTIONS]))
+    row = table_of(tmp_path, "4")["FDAN"]
+    assert float(row["disjoint UAR mean"]) == pytest.approx(100 * np.mean(recalls), abs=1e-3)
+    assert float(row["disjoint UAR sd"]) == pytest.approx(100 * np.std(recalls), abs=1e-3)
+    with open(tmp_path / "results.csv", newline="", encoding="utf-8") as file:
+        results = list(csv.DictReader(file))
+    assert len(results) == 8  # four cells, bank and bypass
+    written = sorted(float(r["UAR"]) for r in results if r["variant"] == "bank")
+    assert written == pytest.approx(sorted(recalls))
+
+
+def test_difference_is_paired_by_fold_and_seed(corpora, tmp_path):
+    names = ("voices only", "FDAN, bank", "logistic regression")
+    arguments = ("--estimators", *names, "--seeds", "2", "--epochs", "3")
+    assert run.main(command(corpora, tmp_path, *arguments, table="questions")) == 0
+    uar = {}
+    for cell in cells_of(tmp_path).values():
+        scores = cell["scores"].get("bank") or cell["scores"][""]
+        uar[cell["method"], cell["cell"]["fold"], cell["cell"]["seed"]] = scores["UAR"]
+    runs = [(f, s) for f in (0, 1) for s in (0, 1)]
+    gains = [100 * (uar["FDAN", *key] - uar["voices", *key]) for key in runs]
+    rows = table_of(tmp_path, "questions")
+    assert list(rows) == list(names)
+    row = rows["FDAN, bank"]
+    assert float(row["disjoint UAR gain mean"]) == pytest.approx(np.mean(gains), abs=1e-3)
+    assert float(row["disjoint UAR gain sd"]) == pytest.approx(np.std(gains), abs=1e-3)
+    assert rows["voices only"]["disjoint UAR gain mean"] == ""
+    # It has no seeds: the mean over the seeds of every fold stands against it.
+    other = [(uar["voices", f, 0] + uar["voices", f, 1]) / 2 for f in (0, 1)]
+    gains = [100 * (uar["logistic regression", f, 0] - other[f]) for f in (0, 1)]
+    row = rows["logistic regression"]
+    assert row["disjoint n"] == "2"
+    assert float(row["disjoint UAR gain mean"]) == pytest.approx(np.mean(gains), abs=1e-3)
+    assert float(row["disjoint UAR gain sd"]) == pytest.approx(np.std(gains), abs=1e-3)
+
+
+def test_splits_are_kept_and_nothing_tested_trains(corpora, tmp_path):
+    assert run.main(command(corpora, tmp_path, "--estimators", "FDAN1")) == 0
+    cells = cells_of(tmp_path)
+    known = json.loads((tmp_path / "splits" / "disjoint.json").read_text())
+    ids = sorted({i for fold in known["folds"] for part in ("train", "test") for i in fold[part]})
+    folds = load_splits(tmp_path / "splits" / "disjoint.json", ids)
+    assert len(folds) == len(cells) == 2
+    for cell in cells.values():
+        train, test = folds[cell["cell"]["fold"]]
+        assert sorted(cell["ids"]) == sorted(ids[i] for i in test)
+        assert all(i.startswith("audio/savee/") for i in cell["ids"])
+        speakers = {ids[i].split("/")[2][:2] for i in test}
+        assert not speakers & {ids[i].split("/")[2][:2] for i in train}
+        faces = [ids[i] for i in train if ids[i].startswith("visual/")]
+        # Three frames of every clip of the training speakers.
+        assert len(faces) == cell["n_faces"] == 3 * cell["n_voices"] == 36
+
+
+def test_interrupted_run_goes_on(corpora, tmp_path, fits, capsys):
+    arguments = command(corpora, tmp_path, "--estimators", "FDAN1", "FDAN2")
+    fits["stop_at"] = 2
+    assert run.main(arguments) == 130
+    assert "goes on from there" in capsys.readouterr().err
+    first = cells_of(tmp_path)
+    assert len(first) == 1
+    assert not (tmp_path / "table_4.md").exists()
+    assert run.main(arguments) == 0
+    # One was finished, one was begun in vain, and three were left with it.
+    assert fits["n"] == 2 + 3
+    assert len(cells_of(tmp_path)) == 4
+    assert cells_of(tmp_path)[next(iter(first))] == next(iter(first.values()))
+    assert not list((tmp_path / "cells").glob(".*"))
+
+
+def test_training_that_ended_early_is_no_result():
+    from _cells import _check_complete
+
+    class Model:
+        history_ = range(3)
+        max_epochs = 3
+
+    _check_complete(Model())
+    Model.max_epochs = 4
+    with pytest.raises(KeyboardInterrupt):
+        _check_complete(Model())
+
+
+def test_choice_of_alpha_never_sees_test_rows(corpora, tmp_path, fits):
+    arguments = ("--estimators", "FDAN, α by validation")
+    assert run.main(command(corpora, tmp_path, *arguments, table="questions")) == 0
+    cells = cells_of(tmp_path).values()
+    splits = json.loads((tmp_path / "splits" / "disjoint.json").read_text())["folds"]
+    candidates = [c for c in cells if c["cell"]["role"] == "selection"]
+    finals = [c for c in cells if c["cell"]["role"] == "test"]
+    assert len(candidates) == 2 * 5
+    assert len(finals) == 2
+    for cell in candidates:
+        fold = splits[cell["cell"]["fold"]]
+        assert set(cell["ids"]) <= set(fold["train"])
+        held = {i.split("/")[2][:2] for i in cell["ids"]}
+        assert not held & {i.split("/")[2][:2] for i in fold["test"]}
+        # Of two training speakers one validates, and neither voice nor face of it trains.
+        assert len(held) == 1
+        assert cell["n_voices"] == 6
+        assert cell["n_faces"] == 18
+    for cell in finals:
+        rivals = [c for c in candidates if c["cell"]["fold"] == cell["cell"]["fold"]]
+        best = max(c["scores"][""]["UAR"] for c in rivals)
+        chosen = min(c["overrides"]["alpha"] for c in rivals if c["scores"][""]["UAR"] == best)
+        assert cell["overrides"] == {"alpha": chosen}
+        assert cell["cell"]["estimator"]["alpha"] == chosen
+    assert (
+        "chosen α of each fold" in table_of(tmp_path, "questions")["FDAN, α by validation"]["notes"]
+    )
+
+
+def test_cells_differ_when_a_parameter_differs(corpora, tmp_path):
+    base = command(corpora, tmp_path, "--estimators", "FDAN1")
+    keys = set()
+    for more in ((), ("--lr", "0.02"), ("--epochs", "2"), ("--input-size", "20")):
+        assert run.main([*base, *more]) == 0
+        assert len(cells_of(tmp_path)) == len(keys) + 2
+        keys = set(cells_of(tmp_path))
+    assert run.main([*base, "--seeds", "2"]) == 0
+    assert len(cells_of(tmp_path)) == len(keys) + 2
+
+
+def test_meld_official_parts(corpora, tmp_path):
+    arguments = ("--estimators", "FDAN, α by validation", "logistic regression")
+    arguments = command(
+        corpora, tmp_path, *arguments, corpus="meld", table="questions", protocol="meld-official"
+    )
+    assert run.main(arguments) == 0
+    parts = {}
+    for cell in cells_of(tmp_path).values():
+        role = cell["cell"]["role"]
+        parts.setdefault(role, set()).update(i.split("/")[2].split("_")[0] for i in cell["ids"])
+        # Dev trains with the rest, unless it is what a choice is validated on.
+        assert cell["n_voices"] == (12 if role == "selection" else 18)
+    assert parts == {"test": {"test"}, "selection": {"dev"}}
+
+
+def test_meld_table_lists_what_is_not_ours(corpora, tmp_path):
+    arguments = command(
+        corpora, tmp_path, "--estimators", "FDAN", corpus="meld", table="2", protocol="paper"
+    )
+    assert run.main(arguments) == 0
+    rows = table_of(tmp_path, "2")
+    assert rows["FDAN"]["published MELD UAR"] == "75.91"
+    assert rows["FDAN"]["paper n"] == "2"
+    assert rows["SMIN"]["published MELD WAR"] == "65.59"
+    assert rows["SMIN"]["not run"].startswith("not in skfdan")
+    assert "official test split" in rows["SMIN"]["notes"]
+    assert rows["SMIN"]["published source"] == "quoted: Lian et al. 2022"
+
+
+def test_faces_of_several_corpora(corpora, tmp_path):
+    arguments = command(corpora, tmp_path, table="3")
+    assert run.main(arguments) == 0
+    rows = table_of(tmp_path, "3")
+    assert list(rows) == [
+        "FDAN: SAVEE voices, faces of SAVEE",
+        "FDAN: SAVEE voices, faces of several corpora",
+    ]
+    own, several = rows.values()
+    assert own["published SAVEE WAR"] == "86.66"
+    assert "another --faces" in several["not run"]
+    assert several["published SAVEE WAR"] == "87.5"
+
+    before = cells_of(tmp_path)
+    assert run.main([*arguments, "--faces", f"folder:{corpora['folder']}"]) == 0
+    rows = table_of(tmp_path, "3")
+    assert rows["FDAN: SAVEE voices, faces of SAVEE + folder"]["disjoint n"] == "2"
+    new = [cell for key, cell in cells_of(tmp_path).items() if key not in before]
+    # The first row's cells are those of the run before.
+    assert [cell["cell"]["faces"] for cell in new] == [["own", "folder"]] * 2
+    # 36 faces of training speakers, and all 72 of the folder, whose speakers are others.
+    assert {cell["n_faces"] for cell in new} == {108}
+
+
+def test_a_row_that_fails_does_not_end_the_others(corpora, tmp_path, monkeypatch, capsys):
+    fit = FDANClassifier.fit
+
+    def fit_or_fail(self, X, y, **options):
+        if self.n_layers == 0:
+            raise ValueError("Training diverged")
+        return fit(self, X, y, **options)
+
+    monkeypatch.setattr(FDANClassifier, "fit", fit_or_fail)
+    assert run.main(command(corpora, tmp_path, "--estimators", "FDAN1", "FDAN2")) == 1
+    rows = table_of(tmp_path, "4")
+    assert "2 of 2 runs failed" in rows["FDAN1"]["notes"]
+    assert rows["FDAN2"]["disjoint n"] == "2"
+    assert "Training diverged" in capsys.readouterr().err
+
+
+def test_hidden_labels_are_hidden(corpora, tmp_path, fits):
+    arguments = command(corpora, tmp_path, table="adaptation")
+    assert run.main([*arguments, "--estimators", "DSAN, unsupervised"]) == 0
+    for y in fits["labels"]:
+        unknown = np.array([label is None for label in y])
+        assert (~unknown).sum() == 36  # the faces
+        assert unknown.sum() == 12  # the voices
+    assert len(fits["labels"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("--corpus", "iemocap"), "--corpus 'iemocap' is unknown; choose one of ravdess"),
+        (("--table", "9"), "--table '9' is unknown; choose from 1, 2, 3"),
+        (
+            ("--estimators", "SVM"),
+            "--estimators 'SVM' is unknown; choose from: 'voices only'",
+        ),
+        (("--protocol", "loso"), "--protocol 'loso' is unknown; choose from paper"),
+        (("--protocol", "meld-official"), "needs --corpus meld"),
+        (("--faces", "fer2013.csv"), "not of the form CORPUS:PATH"),
+        (("--faces", "fer:fer2013.csv"), "not of the form CORPUS:PATH"),
+        (("--faces", "fer2013:nowhere.csv"), "--faces 'nowhere.csv' does not exist"),
+        (("--root", "nowhere"), "--root 'nowhere' does not exist"),
+        (("--epochs", "0"), "--epochs 0 must be at least 1"),
+        (("--table", "3", "--estimators", "INCA"), "None of the rows INCA is in a table"),
+    ],
+)
+def test_errors(corpora, tmp_path, capsys, change, said):
+    arguments = ["--corpus", "savee", "--root", str(corpora["savee"]), *SMALL]
+    arguments += ["--out", str(tmp_path / "out"), "--cache", str(corpora["cache"])]
+    assert run.main([*arguments, *change]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_missing_root(tmp_path, capsys):
+    assert run.main(["--corpus", "savee", "--out", str(tmp_path)]) == 2
+    assert "--root is missing" in capsys.readouterr().err
+
+
+def test_folder_of_another_corpus(corpora, tmp_path, capsys):
+    arguments = ("--estimators", "logistic regression")
+    assert run.main(command(corpora, tmp_path, *arguments, table="1")) == 0
+    assert run.main(command(corpora, tmp_path, *arguments, corpus="meld", table="1")) == 2
+    assert "holds results on savee, not on meld" in capsys.readouterr().err
+
+
+def test_defaults_are_those_of_the_estimator():
+    from _setting import PAPER
+
+    default = FDANClassifier().get_params()
+    for name, value in PAPER.network.items():
+        if name != "verbose":
+            assert value == default[name], name
+
+
+def test_vgg_is_run_only_when_named():
+    from _methods import rows_of
+
+    slow = [row.name for row in rows_of("1", None) if row.slow]
+    assert slow == ["VGG-16", "VGG-19"]
+    assert [row.name for row in rows_of("1", ["vgg16"])] == ["VGG-16"]
+
+
+@pytest.mark.parametrize(("protocol", "told"), [("disjoint", True), ("paper", False)])
+def test_a_method_that_holds_out_rows_knows_the_speakers(
+    corpora, tmp_path, monkeypatch, protocol, told
+):
+    from sklearn.pipeline import Pipeline
+
+    seen = []
+
+    def see(self, X, y, **options):
+        seen.append((len(X), options))
+        raise ValueError("seen enough")
+
+    monkeypatch.setattr(Pipeline, "fit", see)
+    arguments = command(corpora, tmp_path, "--estimators", "TF-Mix", table="1", protocol=protocol)
+    assert run.main(arguments) == 1
+    n, options = seen[0]
+    assert list(options) == (["tfmixclassifier__groups"] if told else [])
+    if told:
+        assert len(options["tfmixclassifier__groups"]) == n == 12
+        assert len(set(options["tfmixclassifier__groups"])) == 2
+
+
+@pytest.mark.slow
+def test_every_row_of_every_table(corpora, tmp_path):
+    arguments = command(corpora, tmp_path, table="1", protocol="paper")
+    for table in ("2", "3", "questions", "adaptation"):
+        arguments += ["--table", table]
+    assert run.main([*arguments, "--folds", "1"]) == 0
+    for table in ("1", "2", "3", "questions", "adaptation"):
+        for name, row in table_of(tmp_path, table).items():
+            run_here = row["paper n"] == "1"
+            assert run_here or row["not run"].startswith(
+                ("not in skfdan", "too slow", "one source")
+            )
+            assert run_here or name != "FDAN"
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_same(corpora, tmp_path):
+    arguments = ("--estimators", "FDAN1", "FDAN2")
+    assert run.main(command(corpora, tmp_path / "one", *arguments)) == 0
+    assert run.main(command(corpora, tmp_path / "two", *arguments, "--n-jobs", "2")) == 0
+    one, two = cells_of(tmp_path / "one"), cells_of(tmp_path / "two")
+    assert one.keys() == two.keys()
+    for key, cell in one.items():
+        assert cell["y_pred"] == two[key]["y_pred"]
