@@ -6,6 +6,7 @@ a :class:`Row` (what is printed). Rows that share a method share its fits.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -114,7 +115,10 @@ def _tf_mix(setting: Setting, cache):
     features = SpeechFeatures(duration=setting.duration, cache_dir=cache, verbose=0)
     return make_pipeline(
         ColumnTransformer([("audio", features, ["audio"])]),
-        TFMixClassifier(max_epochs=setting.epochs, verbose=0),
+        # As many steps as the other networks, though an epoch goes through the copies too.
+        TFMixClassifier(
+            max_epochs=math.ceil(setting.epochs / (1 + len(features.augment))), verbose=0
+        ),
     )
 
 

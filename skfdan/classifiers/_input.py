@@ -95,16 +95,13 @@ class InputMixin:
                 f"{name} has {len(y)} labels but X has {n} rows; every row needs one label."
             )
         missing = np.array([is_missing(v) for v in y], dtype=bool)
-        if self._takes_unlabelled():
-            if y.dtype.kind in "iO":
-                missing |= y == -1
-        elif missing.any():
+        if missing.any() and not self._takes_unlabelled():
             raise ValueError(
                 f"{name} is missing (NaN or None) in row {int(np.argmax(missing))}"
                 f"{self._unlabelled_hint()}."
             )
         labelled = y[~missing] if missing.any() else y
-        if missing.any() and y.dtype == object:
+        if y.dtype == object and (missing.any() or self._takes_unlabelled()):
             labelled = np.array(labelled.tolist())
         if len(labelled) or not len(y):
             assert_all_finite(labelled, input_name=name)
@@ -122,9 +119,11 @@ class InputMixin:
         """Return how rows without a label could train, to end an error message with."""
         return ""
 
-    def _read_training(self, *args, **kwargs) -> tuple[Samples, np.ndarray]:
+    def _read_training(self, *args, classes=None, **kwargs) -> tuple[Samples, np.ndarray]:
         """Bring the four forms of ``fit`` to samples and one label a row."""
         samples, y = self._read_forms(*args, **kwargs)
+        if self._takes_unlabelled():
+            y = hide_minus_one(y, classes)
         read = {m: s for m, s in samples.items() if m in self._modalities}
         if not read:
             raise ValueError(
@@ -165,9 +164,11 @@ class InputMixin:
             return {"visual": visual, "audio": audio}, self._read_y(y, n_aud)
         if y_vis is None or y_aud is None or y is not None:
             raise ValueError("Unpaired modalities need y_vis= and y_aud=, and no y.")
-        labels = np.concatenate(
-            [self._read_y(y_vis, n_vis, "y_vis"), self._read_y(y_aud, n_aud, "y_aud")]
-        )
+        labels = [self._read_y(y_vis, n_vis, "y_vis"), self._read_y(y_aud, n_aud, "y_aud")]
+        if self._takes_unlabelled() and len({y.dtype.kind for y in labels}) > 1:
+            # Strings beside integers, which may all be -1.
+            labels = [y.astype(object) if y.dtype.kind == "i" else y for y in labels]
+        labels = np.concatenate(labels)
         audio.rows = audio.rows + n_vis
         return {"visual": visual, "audio": audio}, labels
 
@@ -192,6 +193,28 @@ class InputMixin:
                     f"{'bytes' if spec.uint8 else 'floats'} of kind {spec.kind}"
                     f"{'' if n is None else f' with {spec.n_features} features'}."
                 )
+
+
+def hide_minus_one(y: np.ndarray, classes: np.ndarray | None = None) -> np.ndarray:
+    """Return y with None for -1 among integers, where -1 stands for a missing label.
+
+    It is a class if it is among the ``classes``; without them, if y holds just
+    one other label, an integer: -1 and 1 are a usual binary pair.
+    """
+    if y.dtype.kind not in "iO":
+        return y
+    hidden = y.astype(object)
+    integer = np.array([isinstance(label, (int, np.integer)) for label in hidden], dtype=bool)
+    missing = integer & (hidden == -1)
+    if classes is not None:
+        is_class = -1 in np.asarray(classes).tolist()
+    else:
+        others = {label for label in hidden[~missing] if label is not None}
+        is_class = len(others) == 1 and bool(integer[hidden == next(iter(others))].all())
+    if is_class or not missing.any():
+        return y
+    hidden[missing] = None
+    return hidden
 
 
 def encode(y: np.ndarray, classes: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:

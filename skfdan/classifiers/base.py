@@ -261,7 +261,11 @@ class ModalityClassifier(
             The classifier.
         """
         first = not self.__sklearn_is_fitted__()
-        samples, y = self._read_training(X, y, y_true, X_vis, X_aud, y_vis, y_aud, reset=first)
+        samples, y = self._read_training(
+            *(X, y, y_true, X_vis, X_aud, y_vis, y_aud),
+            reset=first,
+            classes=classes if first else self.classes_,
+        )
         self._check_params()
         if self.class_weight == "balanced":
             raise ValueError(

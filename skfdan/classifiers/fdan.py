@@ -41,9 +41,11 @@ class FDANClassifier(FDANRecipes, BankMixin, ModalityClassifier):
     fitted classifier hears only a voice, unless ``predict_modality`` says
     otherwise.
 
-    ``adaptation`` puts another distance in the place of the local MMD; with all
-    but the paper's, rows may lack a label. A label is missing if it is None or
-    NaN, or -1 among integers. Such a row takes part in adaptation, not in J.
+    ``adaptation`` puts another distance in the place of the local MMD; with any
+    but the paper's (and None), rows may lack a label. A label is missing if it is None or
+    NaN, or -1 among integers (unless -1 and one other are the only labels, or
+    ``classes`` of ``partial_fit`` holds it). Such a row takes part in
+    adaptation, not in J.
 
     Parameters
     ----------
@@ -55,6 +57,7 @@ class FDANClassifier(FDANRecipes, BankMixin, ModalityClassifier):
         - ``"lmmd"``: local MMD between true labels, Eq. 8. The paper's.
         - ``"dsan"``: local MMD [2]_ in which a row without a label counts by the
           network's class probabilities. With all labels it equals ``"lmmd"``.
+          Early probabilities mislead: without labels, set ``ramp="dsan"`` too.
         - ``"mmd"``, ``"coral"``, ``"cmd"``: distances that need no labels, see
           :func:`skfdan.nn.mmd`, :func:`skfdan.nn.coral`, :func:`skfdan.nn.cmd`.
         - ``"dann"``, ``"daan"``: discriminators behind a gradient reversal whose
@@ -191,19 +194,19 @@ class FDANClassifier(FDANRecipes, BankMixin, ModalityClassifier):
     RuntimeError
         At ``fit``, if ImageNet weights are asked for and can't be had.
 
-    References
-    ----------
-    .. [1] S. Li, Y. Ji, P. Song, H. Sun, W. Zheng, "Multi-modal Speech Emotion
-       Recognition via Feature Distribution Adaptation Network".
-    .. [2] Y. Zhu et al., "Deep Subdomain Adaptation Network for Image
-       Classification", IEEE TNNLS 32(4), 2021.
-
     Notes
     -----
     ``fidelity`` is "partial": the paper gives the loss, the attention and the
     settings marked so above, but no learning rate, optimiser, l, width or rule
     of prediction; the other adaptations are the published losses on this
     network.
+
+    References
+    ----------
+    .. [1] S. Li, Y. Ji, P. Song, H. Sun, W. Zheng, "Multi-modal Speech Emotion
+       Recognition via Feature Distribution Adaptation Network".
+    .. [2] Y. Zhu et al., "Deep Subdomain Adaptation Network for Image
+       Classification", IEEE TNNLS 32(4), 2021.
 
     Examples
     --------

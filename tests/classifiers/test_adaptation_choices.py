@@ -253,6 +253,7 @@ def test_the_forms_of_a_missing_label_agree(domains):
         np.full(n, -1),
         np.full(n, np.nan),
         [None, np.nan, -1] * (n // 3),
+        np.full(n, -1).astype(object),
     ]
     parameters = {**VECTORS, "max_epochs": 2}
     fitted = [
@@ -296,6 +297,26 @@ def test_without_a_use_for_them_missing_labels_are_an_error(domains, adaptation)
     # -1 is a class like any other there.
     clf.fit(X_vis, X_aud, np.where(y == "joy", -1, 1))
     assert clf.classes_.tolist() == [-1, 1]
+
+
+def test_minus_one_is_a_class_where_it_must_be(domains):
+    X_vis, X_aud, y = domains
+    code = np.where(y == "joy", -1, 1)
+    clf = FDANClassifier(**{**VECTORS, "max_epochs": 1}, adaptation="dsan")
+    # A binary pair, as in scikit-learn's own checks.
+    assert clf.fit(X_vis, X_aud, code).classes_.tolist() == [-1, 1]
+    assert clf.fit(X_vis, X_aud, y_vis=code, y_aud=code).classes_.tolist() == [-1, 1]
+    code[:6] = 0
+    assert clf.fit(X_vis, X_aud, code).classes_.tolist() == [0, 1]
+    with pytest.raises(ValueError, match="one class: 'joy' beside unlabelled"):
+        clf.fit(X_vis, X_aud, y_vis=np.full(len(y), "joy"), y_aud=np.full(len(y), -1))
+    # partial_fit knows the classes.
+    pair = np.where(y == "joy", -1, 1)
+    first = clone(clf).partial_fit(X_vis, X_aud, y_true=pair, classes=[0, 1])
+    assert first.classes_.tolist() == [0, 1]
+    first.partial_fit(X_vis, X_aud, y_true=pair)
+    second = clone(clf).partial_fit(X_vis, X_aud, y_true=pair, classes=[-1, 0, 1])
+    assert second.classes_.tolist() == [-1, 0, 1]
 
 
 def test_no_label_at_all(domains):

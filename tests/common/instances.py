@@ -26,6 +26,15 @@ INSTANCES = {
         FDANClassifier(),
         # Both branches, attention and LMMD on a flat matrix, all columns in each.
         FDANClassifier(visual=EVERYTHING, audio=EVERYTHING, max_epochs=60),
+        # Discriminators, whose parameters are the criterion's.
+        FDANClassifier(
+            visual=EVERYTHING,
+            audio=EVERYTHING,
+            adaptation="daan",
+            bottleneck=8,
+            lr=0.02,
+            max_epochs=12,
+        ),
     ],
     "FaceFrames": [FaceFrames()],
     "GMTCNetClassifier": [GMTCNetClassifier(n_filters=16, n_blocks=2, max_epochs=20)],
