@@ -214,7 +214,8 @@ METHODS: dict[str, Method] = {
         f"adaptation {name}": Method(
             _fdan(
                 adaptation=name,
-                alpha=0.5,
+                # The weights they were published with: 0.5 for DSAN, 1 for DANN.
+                alpha=1.0 if name in ADVERSARIAL else 0.5,
                 ramp=None if name in ADVERSARIAL else "dsan",
                 lmmd_normalize=True,
             ),
@@ -297,7 +298,7 @@ ROWS: tuple[Row, ...] = (
             shown,
             f"adaptation {name}",
             ("adaptation",),
-            note="α = 0.5, constant: the influence of a discriminator grows by itself"
+            note="α = 1, constant: the influence of a discriminator grows by itself"
             if name in ADVERSARIAL
             else "α = 0.5, growing, as DSAN has it, with lmmd_normalize=True",
         )

@@ -269,7 +269,9 @@ def _gain(scores: Scores, other: Scores | None, protocol: str, record: dict[str,
 def _run_notes(scores: Scores, protocol: str, line: Line) -> list[str]:
     notes = []
     if scores.missing and not line.problem:
-        notes.append(f"{protocol}: {scores.missing} of {scores.n + scores.missing} runs failed")
+        notes.append(
+            f"{protocol}: {scores.missing} of {scores.n + scores.missing} runs are not finished"
+        )
     if scores.warned:
         notes.append(f"{protocol}: {scores.warned} runs warned; results.csv says of what")
     chosen = line.chosen.get(protocol)

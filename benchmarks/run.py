@@ -79,6 +79,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     add("--cache", type=Path, help="folder of decoded files (default: OUT/cache)")
     add("--n-jobs", type=int, default=1, help="cells at the same time, one thread each")
+    add(
+        "--report-only",
+        action="store_true",
+        help="fit nothing: write the tables of the cells that are finished",
+    )
     add("--quick", action="store_true", help="a reduced setting, the same for all rows")
     return parser.parse_args(argv)
 
@@ -154,11 +159,12 @@ def run(args: argparse.Namespace, argv: list[str]) -> int:
             f"({', '.join(tables)}), or Table 3 has no faces."
         )
     lines = [line for table in plans.values() for line in table]
-    failed = _run_stage([c for line in lines for c in _first(line)], out, args.n_jobs)
+    n_jobs = 0 if args.report_only else args.n_jobs
+    failed = _run_stage([c for line in lines for c in _first(line)], out, n_jobs)
     selecting = [line for line in lines if line.candidates]
     for line in selecting:
         _plan.choose(line, corpus, source, setting, splits, out)
-    failed |= _run_stage([c for line in selecting for c in _final(line)], out, args.n_jobs)
+    failed |= _run_stage([c for line in selecting for c in _final(line)], out, n_jobs)
 
     header = _header(args, argv, setting, corpus, protocols, splits, lines, began)
     print()
@@ -190,7 +196,7 @@ def _run_stage(cells: list[_cells.Cell], out: Path, n_jobs: int) -> dict[str, st
     def report(text: str) -> None:
         print(text, flush=True)
 
-    return _cells.run_cells(cells, out, n_jobs, report) if cells else {}
+    return _cells.run_cells(cells, out, n_jobs, report) if cells and n_jobs else {}
 
 
 def _summary(corpus: _corpora.Corpus) -> str:
@@ -237,7 +243,8 @@ def _header(args, argv, setting, corpus, protocols, splits, lines, began) -> lis
         f"{setting.input_size} px, weights {setting.weights or 'random'}, lr {setting.lr}, "
         f"momentum {setting.momentum}, backbone {setting.backbone} where the row does not name "
         f"one, {setting.n_mels} Mel bands; methods whose optimiser is published keep it.",
-        f"Command: `python benchmarks/run.py {shlex.join(argv)}`",
+        "Command: `python benchmarks/run.py "
+        f"{shlex.join(a for a in argv if a != '--report-only')}`",
         f"{len(records)} of {len(cells)} cells finished, {spent / 60:.1f} min of fitting and "
         f"predicting; this call took {(time.perf_counter() - began) / 60:.1f} min.",
         f"Machine: {'; '.join(machines) or '-'}. Versions: {'; '.join(used) or '-'}.",

@@ -168,6 +168,12 @@ def test_interrupted_run_goes_on(corpora, tmp_path, fits, capsys):
     first = cells_of(tmp_path)
     assert len(first) == 1
     assert not (tmp_path / "table_4.md").exists()
+    assert run.main([*arguments, "--report-only"]) == 0
+    assert len(cells_of(tmp_path)) == 1
+    table = table_of(tmp_path, "4")
+    assert table["FDAN1"]["disjoint UAR mean"]
+    assert not table["FDAN2"]["disjoint UAR mean"]
+    assert "1 of 2 runs are not finished" in (tmp_path / "table_4.md").read_text()
     assert run.main(arguments) == 0
     # One was finished, one was begun in vain, and three were left with it.
     assert fits["n"] == 2 + 3
@@ -196,7 +202,7 @@ def test_choice_of_alpha_never_sees_test_rows(corpora, tmp_path, fits):
     splits = json.loads((tmp_path / "splits" / "disjoint.json").read_text())["folds"]
     candidates = [c for c in cells if c["cell"]["role"] == "selection"]
     finals = [c for c in cells if c["cell"]["role"] == "test"]
-    assert len(candidates) == 2 * 5
+    assert len(candidates) == 2 * 4
     assert len(finals) == 2
     for cell in candidates:
         fold = splits[cell["cell"]["fold"]]
