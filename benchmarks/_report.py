@@ -347,6 +347,9 @@ def result_records(out: Path) -> list[dict[str, Any]]:
                     "n_test": len(cell["y_true"]),
                     "n_voices": cell["n_voices"],
                     "n_faces": cell["n_faces"],
+                    # Of the sorted row ids: the same hash, the same rows.
+                    "train_ids": spec["train"],
+                    "test_ids": spec["test"],
                     "fit_s": cell["fit_s"],
                     "predict_s": cell["predict_s"],
                     "finished": cell["finished"],
