@@ -234,7 +234,12 @@ _NETWORKS = ("VGG-16", "VGG-19", "ResNet-18", "ResNet-34", "ResNet-50")
 
 ROWS: tuple[Row, ...] = (
     Row("voices only", "voices", ("questions",), note="the same network, no face in training"),
-    Row("voices only, no attention", "voices, no attention", ("questions",)),
+    Row(
+        "voices only, no attention",
+        "voices, no attention",
+        ("1", "2", "questions"),
+        note="FDAN's backbone and bottleneck, no face in training",
+    ),
     Row(
         "shared classifier only",
         "shared classifier",

@@ -4,6 +4,7 @@ import importlib
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from sklearn.base import is_classifier
 from sklearn.pipeline import Pipeline
@@ -65,3 +66,12 @@ def test_page_of_results_is_up_to_date():
     finally:
         sys.path.remove(str(ROOT / "benchmarks"))
     assert page.PAGE.read_text(encoding="utf-8") == page.page()
+
+
+@pytest.mark.parametrize("method", ["FDAN", "ResNet-18", "GM-TCNet", "INCA", "TF-Mix", "MISA"])
+def test_committed_results_beat_chance_on_unseen_speakers(method):
+    results = pd.read_csv(ROOT / "benchmarks/results/ravdess_fer2013_quick/results.csv")
+    rows = results.query("method == @method and protocol == 'disjoint' and role == 'test'")
+    assert set(rows["fold"]) == {0, 1, 2}
+    # Seven emotions; the speakers of every fold, not only their average.
+    assert rows["UAR"].min() > 1.2 / 7
