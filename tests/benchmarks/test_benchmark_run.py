@@ -299,7 +299,7 @@ def test_a_row_that_fails_does_not_end_the_others(corpora, tmp_path, monkeypatch
     monkeypatch.setattr(FDANClassifier, "fit", fit_or_fail)
     assert run.main(command(corpora, tmp_path, "--estimators", "FDAN1", "FDAN2")) == 1
     rows = table_of(tmp_path, "4")
-    assert "2 of 2 runs failed" in rows["FDAN1"]["notes"]
+    assert "2 of 2 runs are not finished" in rows["FDAN1"]["notes"]
     assert rows["FDAN2"]["disjoint n"] == "2"
     assert "Training diverged" in capsys.readouterr().err
 
