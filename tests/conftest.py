@@ -3,9 +3,15 @@ import os
 # scikit-learn's array API checks skip themselves unless SciPy sees this at import.
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
 
+import tempfile
 from pathlib import Path
 
 import pytest
+
+# librosa keeps compiled code in files, which processes that compile at the same
+# time can spoil for all: every test process has its own.
+_COMPILED = tempfile.TemporaryDirectory(prefix="skfdan-numba-")
+os.environ["NUMBA_CACHE_DIR"] = _COMPILED.name
 
 
 @pytest.fixture(scope="session")

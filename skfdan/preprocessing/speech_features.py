@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import numbers
+import os
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.fft
+from filelock import FileLock
 from sklearn.utils import check_random_state
 
 from ._base import Recipe
@@ -301,18 +306,14 @@ class SpeechFeatures(AudioTransformer):
         return samples + np.float32(scale) * noise
 
     def _shift_pitch(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        import librosa
-
-        shifted = librosa.effects.pitch_shift(
+        shifted = _vocoder().pitch_shift(
             _lengthen(samples), sr=self.sample_rate, n_steps=rng.uniform(*_ends(self.semitones))
         )
         return shifted[: len(samples)]
 
     def _stretch(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        import librosa
-
         rate = rng.uniform(*_ends(self.rate))
-        stretched = librosa.effects.time_stretch(_lengthen(samples), rate=rate)
+        stretched = _vocoder().time_stretch(_lengthen(samples), rate=rate)
         return stretched[: max(1, round(len(samples) / rate))]
 
     def _features(self, samples: np.ndarray) -> np.ndarray:
@@ -327,15 +328,39 @@ class SpeechFeatures(AudioTransformer):
         compute = {
             "mfcc": lambda: scipy.fft.dct(log_mel, norm="ortho", axis=0)[: self.n_mfcc],
             "mel": lambda: log_mel,
-            "zcr": lambda: librosa.feature.zero_crossing_rate(
-                samples, frame_length=n_fft, hop_length=hop
-            ),
+            "zcr": lambda: _zero_crossing_rate(samples, n_fft, hop),
             "chroma": lambda: librosa.feature.chroma_stft(
                 S=power, sr=self.sample_rate, n_fft=n_fft, tuning=0.0
             ),
             "rms": lambda: librosa.feature.rms(y=samples, frame_length=n_fft, hop_length=hop),
         }
         return np.concatenate([compute[name]() for name in self.features]).astype(np.float32)
+
+
+@functools.cache
+def _vocoder():
+    """Return ``librosa.effects``, with what it compiles compiled.
+
+    It keeps what it compiles in files. Processes that do so at the same time can
+    leave files that crash every process that reads them, so one goes first.
+    """
+    import librosa
+
+    # A name of its own for every user: others could not open the file.
+    user = os.getuid() if hasattr(os, "getuid") else ""
+    with FileLock(Path(tempfile.gettempdir()) / f"skfdan-librosa-{user}.lock"):
+        librosa.effects.time_stretch(np.ones(2 * _VOCODER_FRAME, dtype=np.float32), rate=1.5)
+    return librosa.effects
+
+
+def _zero_crossing_rate(samples: np.ndarray, frame: int, hop: int) -> np.ndarray:
+    """Compute what ``librosa.feature.zero_crossing_rate`` does, without compiling anything."""
+    padded = np.pad(samples, frame // 2, mode="edge")
+    # Zero, and what is as good as zero, counts as positive.
+    negative = padded < -1e-10
+    crossings = np.concatenate([[0], np.cumsum(negative[1:] != negative[:-1])])
+    starts = np.arange(0, len(padded) - frame + 1, hop)
+    return (crossings[starts + frame - 1] - crossings[starts])[None] / frame
 
 
 def _ends(value: Any) -> tuple:
