@@ -10,6 +10,7 @@ through cross-validation splits, ``ColumnTransformer``, ``Pipeline`` and
 
 from __future__ import annotations
 
+import enum
 import os
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -17,10 +18,32 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-__all__ = ["MODALITIES", "as_cells", "is_missing", "make_table", "stack_modalities", "unpair"]
+__all__ = [
+    "MODALITIES",
+    "SKIP",
+    "as_cells",
+    "is_missing",
+    "make_table",
+    "stack_modalities",
+    "unpair",
+]
 
 #: The modalities a table knows, in column order.
 MODALITIES = ("visual", "audio")
+
+
+class _Marker(enum.Enum):
+    """A cell that stands for itself, in every process: members of an enum pickle by name."""
+
+    SKIP = "skip"
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+#: A cell that can't be used and whose whole row is to be left out of a training.
+#: Transformers put it in the place of an unreadable file with ``on_error="skip"``.
+SKIP = _Marker.SKIP
 
 
 def is_missing(cell: Any) -> bool:
@@ -98,6 +121,8 @@ def make_table(
 
     Raises
     ------
+    TypeError
+        If a column is no sequence.
     ValueError
         If both columns are None or their lengths differ.
 
@@ -118,6 +143,11 @@ def make_table(
         if isinstance(cells, pd.DataFrame):
             raise ValueError(
                 f"make_table: {name}= takes one column, not a frame; give {name}=frame[{name!r}]."
+            )
+        if cells is not None and not isinstance(cells, Iterable):
+            raise TypeError(
+                f"make_table: {name}={cells!r:.60} is no column of cells; give a list, an array or "
+                "a Series."
             )
     columns = {
         name: None if cells is None else as_cells(cells)
@@ -163,6 +193,8 @@ def stack_modalities(
 
     Raises
     ------
+    TypeError
+        If a source is no tuple.
     ValueError
         If no source is given, lengths within a source differ, or one source
         has groups and the other has not.
@@ -180,12 +212,19 @@ def stack_modalities(
         raise ValueError("stack_modalities needs visual=(X, y), audio=(X, y) or both; got neither.")
     tables, labels, groups = [], [], []
     for name, source in sources:
+        if not isinstance(source, (tuple, list)):
+            raise TypeError(
+                f"stack_modalities: {name} must be a tuple (X, y) or (X, y, groups); got "
+                f"{type(source).__name__}."
+            )
         if len(source) not in (2, 3):
             raise ValueError(
                 f"stack_modalities: {name} must be (X, y) or (X, y, groups); "
                 f"got {len(source)} elements."
             )
         cells, y, *rest = source
+        if y is None:
+            raise ValueError(f"stack_modalities: {name} has no labels; give {name}=(X, y).")
         table = make_table(**{name: cells})
         for what, values in (("y", y), *(("groups", g) for g in rest if g is not None)):
             if len(values) != len(table):
@@ -243,6 +282,8 @@ def unpair(
 
     Raises
     ------
+    TypeError
+        If the table is no DataFrame.
     ValueError
         If the table has neither modality column or lengths differ.
 
@@ -253,6 +294,13 @@ def unpair(
     >>> table.shape, y.tolist(), groups.tolist()
     ((3, 2), ['joy', 'joy', 'fear'], [1, 1, 2])
     """
+    if not isinstance(table, pd.DataFrame):
+        raise TypeError(
+            f"unpair: the table must be a modality table, a DataFrame, not {type(table).__name__}; "
+            "make_table(visual=..., audio=...) builds one."
+        )
+    if y is None:
+        raise ValueError("unpair: y is None; give a label a row.")
     present = [m for m in MODALITIES if m in table.columns]
     if not present:
         raise ValueError(

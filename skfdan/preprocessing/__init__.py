@@ -1,5 +1,6 @@
 """From paths to arrays: spectrograms, cepstra, patterns and faces, one column at a time."""
 
+from ._limits import DecodeLimits
 from .faces import FaceFrames
 from .media import MediaError
 from .mel import MelSpectrogram
@@ -9,6 +10,7 @@ from .twine import TwineShufflePattern
 
 __all__ = [
     "MFCC",
+    "DecodeLimits",
     "FaceFrames",
     "MediaError",
     "MelSpectrogram",

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-import errno
+import numbers
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, effective_n_jobs
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
 
-from ..table import as_cells, is_missing
+from ..table import SKIP, as_cells, is_missing
 from ..utils.progress import progress_bar
+from ._failures import Failure, make_report, say_failures, with_row
+from ._limits import DecodeLimits, as_limits
+from ._source import check_source
+from ._workers import Isolated, WorkerError
 from .cache import FileCache, cache_key
-from .media import MediaError
+
+# Without a word from the user, a worker process is worth its start from so many
+# files on, and a file that is not decoded by then never will be.
+_MANY_FILES = 100
+_SECONDS = 60.0
 
 
 class Recipe(NamedTuple):
@@ -48,11 +57,15 @@ class CellTransformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     """Base of the transformers that turn one column of cells into another.
 
     A subclass has the parameters ``n_jobs``, ``cache_dir`` and ``verbose``, and
-    gives ``_check_parameters()``, ``_recipe(training)`` and, if it takes
-    matrices of numbers too, ``_transform_matrix(X, training)``. Nothing is
-    learned from the data, so ``transform`` works without ``fit``, which only
-    remembers the form of X.
+    should have those that have defaults here. It gives ``_check_parameters()``,
+    ``_recipe(training)`` and, if it takes matrices of numbers too,
+    ``_transform_matrix(X, training)``. Nothing is learned from the data, so
+    ``transform`` works without ``fit``, which only remembers the form of X.
     """
+
+    on_error = "raise"
+    timeout = "auto"
+    limits = None
 
     _takes_matrix = False
     _unit = "file"
@@ -74,6 +87,7 @@ class CellTransformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             The transformer.
         """
         self._check_parameters()
+        self._check_robustness()
         cells, _ = self._read(X, reset=True)
         self.input_is_cells_ = cells is not None
         return self
@@ -89,13 +103,15 @@ class CellTransformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n, 1), dtype object
-            The results; None where a cell is missing. With
-            ``set_output(transform="pandas")`` a DataFrame of one column.
+            The results; None where a cell is missing, SKIP where it is
+            :data:`skfdan.table.SKIP`. With ``set_output(transform="pandas")`` a
+            DataFrame of one column.
 
         Raises
         ------
         FileNotFoundError
-            If a path leads nowhere; names it and the row.
+            If a path leads nowhere; names it and the row. Like the next, only
+            with ``on_error="raise"``.
         MediaError
             If a file or array holds nothing usable; names it and the row.
         """
@@ -168,27 +184,79 @@ class CellTransformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         """Return one random number a row, whatever the row holds, or none at all."""
         return [None] * n
 
+    def _check_robustness(self) -> None:
+        name = type(self).__name__
+        if self.on_error not in ("raise", "missing", "skip"):
+            raise ValueError(
+                f'{name}: on_error must be "raise", "missing" or "skip"; got {self.on_error!r}.'
+            )
+        number = isinstance(self.timeout, numbers.Real) and not isinstance(self.timeout, bool)
+        if self.timeout not in ("auto", None) and not (number and self.timeout > 0):
+            raise ValueError(
+                f'{name}: timeout={self.timeout!r} must be seconds above 0, "auto" or None.'
+            )
+        if not isinstance(self.limits, DecodeLimits | None):
+            raise ValueError(f"{name}: limits must be a DecodeLimits or None; got {self.limits!r}.")
+
+    def _warm_up(self) -> None:
+        """Import and compile what decoding needs, so that no file is charged with it."""
+
     def _transform(self, X: Any, *, training: bool) -> np.ndarray:
         self._check_parameters()
+        self._check_robustness()
         cells, matrix = self._read(X, reset=False)
         if cells is None:
             return self._transform_matrix(matrix, training=training)
         out = np.empty((len(cells), 1), dtype=object)
-        for row, result in self._run(cells, training):
-            out[row, 0] = result
-        self._report(cells, out[:, 0])
+        out[[cell is SKIP for cell in cells]] = SKIP
+        instead = SKIP if self.on_error == "skip" else None
+        failures = self._fill(out[:, 0], cells, training, instead)
+        failures += self._report(cells, out[:, 0], failures)
+        self.report_ = make_report(failures)
         return out
 
-    def _report(self, cells: np.ndarray, results: np.ndarray) -> None:
-        """Say once what is worth saying about all rows."""
+    def _fill(
+        self, out: np.ndarray, cells: np.ndarray, training: bool, instead: Any
+    ) -> list[Failure]:
+        """Put a result into ``out`` for every cell that there is, or ``instead``; warn of those."""
+        failures = []
+        for row, result in self._run(cells, training):
+            failed = isinstance(result, Failure)
+            out[row] = instead if failed else result
+            if failed:
+                failures.append(result)
+        say_failures(self, failures, len(cells))
+        return failures
+
+    def _report(
+        self, cells: np.ndarray, results: np.ndarray, failures: list[Failure]
+    ) -> list[Failure]:
+        """Say once what else is worth saying, and return what more is to be reported."""
+        return []
+
+    def _decoder(self, recipe: Recipe, cells: np.ndarray, rows: list[int]) -> Isolated | None:
+        """Return what decodes in worker processes, or None where that is not wanted."""
+        seconds = self.timeout
+        if seconds == "auto":
+            n_files = sum(isinstance(cells[row], (str, os.PathLike)) for row in rows)
+            seconds = _SECONDS if self.on_error != "raise" or n_files >= _MANY_FILES else None
+        if seconds is None:
+            return None
+        return Isolated(recipe.load, self._warm_up, seconds, effective_n_jobs(self.n_jobs))
 
     def _run(self, cells: np.ndarray, training: bool):
-        """Yield (row, result) for every cell that is not missing."""
+        """Yield (row, result or Failure) for every cell that there is."""
         recipe = self._recipe(training)
-        cache = None if self.cache_dir is None else FileCache(self.cache_dir)
         draws = self._draws(len(cells), training)
-        rows = [i for i, cell in enumerate(cells) if cell is not None]
-        total = len(rows)
+        rows = [i for i, cell in enumerate(cells) if cell is not None and cell is not SKIP]
+        job = _Job(
+            recipe,
+            None if self.cache_dir is None else FileCache(self.cache_dir),
+            as_limits(self.limits),
+            self._decoder(recipe, cells, rows),
+            raises=self.on_error == "raise",
+            insists=self.timeout != "auto",
+        )
 
         def results():
             # First round: leave alone what another process is decoding.
@@ -196,11 +264,11 @@ class CellTransformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             pending = rows
             for wait in (False, True):
                 # Threads: decoders, resampling, FFT and detectors let go of the
-                # interpreter, and results need no copying between processes.
-                # A generator, so that a progress bar can follow.
+                # interpreter, worker processes are waited for, and results need
+                # no copying between processes. A generator, so that a progress
+                # bar can follow.
                 jobs = Parallel(n_jobs=self.n_jobs, prefer="threads", return_as="generator")(
-                    delayed(_work)(recipe, cache, row, cells[row], draws[row], wait)
-                    for row in pending
+                    delayed(job)(row, cells[row], draws[row], wait) for row in pending
                 )
                 postponed = []
                 for row, (done, result) in zip(pending, jobs, strict=True):
@@ -210,38 +278,83 @@ class CellTransformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
                         postponed.append(row)
                 pending = postponed
                 if not pending:
-                    return
+                    break
+            if job.unavailable:
+                warnings.warn(
+                    f"{type(self).__name__}: files are decoded without a time limit, and a crash "
+                    f"would end the session: {job.unavailable}. timeout=None does so without "
+                    "this warning.",
+                    UserWarning,
+                    stacklevel=2,
+                )
 
         return progress_bar(
             results(),
-            total=total,
+            total=len(rows),
             desc=type(self).__name__,
             unit=self._unit,
             verbose=self.verbose,
         )
 
 
-def _work(
-    recipe: Recipe, cache: FileCache | None, row: int, cell: Any, draw: float | None, wait: bool
-) -> tuple[bool, Any]:
-    """Do one row: (False, None) if it has to be postponed; errors name the row."""
-    try:
-        if cache is None:
-            return True, recipe.finish(recipe.load(cell), cell, draw)
-        key = cache_key(recipe.kind, recipe.parameters, cell)
-        done, value = cache.fetch(key, lambda: recipe.load(cell), wait=wait)
-        return done, recipe.finish(value, cell, draw) if done else None
-    except MediaError as error:
-        raise MediaError(error.source, error.problem, row) from error.__cause__
-    except FileNotFoundError as error:
-        if error.filename is None:
-            raise
-        raise FileNotFoundError(
-            errno.ENOENT, f"row {row}: no such file or folder", error.filename
-        ) from None
-    except Exception as error:
-        error.add_note(f"This happened at row {row} ({describe_cell(cell)}).")
-        raise
+class _CellError(Exception):
+    """What went wrong with a cell, apart from what goes wrong with the cache."""
+
+
+class _Job:
+    """What is done with one cell."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        cache: FileCache | None,
+        limits: DecodeLimits,
+        decoder: Isolated | None,
+        *,
+        raises: bool,
+        insists: bool,
+    ) -> None:
+        self.recipe, self.cache, self.limits, self.decoder = recipe, cache, limits, decoder
+        self.raises, self.insists = raises, insists
+        self.unavailable = ""
+
+    def __call__(self, row: int, cell: Any, draw: float | None, wait: bool) -> tuple[bool, Any]:
+        """Do one row: (False, None) if it has to be postponed; errors name the row."""
+        try:
+            return self._do(cell, draw, wait)
+        except _CellError as wrapper:
+            error = wrapper.__cause__
+        if self.raises or isinstance(error, (ImportError, WorkerError)):
+            raise with_row(error, row, cell)
+        return True, Failure.of(error, row, cell)
+
+    def _do(self, cell: Any, draw: float | None, wait: bool) -> tuple[bool, Any]:
+        done, value = True, None
+        if isinstance(cell, (str, os.PathLike)):
+            self._try(check_source, cell, self.limits)
+        if self.cache is None:
+            value = self._try(self._load, cell)
+        else:
+            key = self._try(cache_key, self.recipe.kind, self.recipe.parameters, cell)
+            done, value = self.cache.fetch(key, lambda: self._try(self._load, cell), wait=wait)
+        return done, self._try(self.recipe.finish, value, cell, draw) if done else None
+
+    def _load(self, cell: Any) -> np.ndarray | None:
+        is_file = isinstance(cell, (str, os.PathLike))
+        if self.decoder is not None and is_file and not self.unavailable:
+            try:
+                return self.decoder(cell)
+            except WorkerError as error:
+                if self.insists:
+                    raise
+                self.unavailable = str(error)
+        return self.recipe.load(cell)
+
+    def _try(self, function: Callable, *arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except Exception as error:
+            raise _CellError from error
 
 
 def _as_frame(X: Any, *, blocks: bool) -> pd.DataFrame | None:
@@ -282,15 +395,3 @@ def _holds_cells(frame: pd.DataFrame) -> bool:
         if column.dtype.kind not in "biufc"
         for cell in column
     )
-
-
-def describe_cell(cell: Any) -> str:
-    """Name a cell in an error message: its path, or what array it is."""
-    if isinstance(cell, (str, os.PathLike)):
-        return os.fspath(cell)
-    if isinstance(cell, tuple):
-        return f"tuple ({', '.join(map(describe_cell, cell))})"
-    if hasattr(cell, "__array__"):
-        array = np.asarray(cell)
-        return f"array of shape {array.shape}, {array.dtype}"
-    return f"{type(cell).__name__} {cell!r:.40}"

@@ -13,7 +13,8 @@ from typing import Any
 import joblib
 import numpy as np
 
-from ._base import CellTransformer, Recipe, describe_cell
+from ._base import CellTransformer, Recipe
+from ._failures import Failure, describe_cell
 from .media import MediaError, is_picture, read_frames, read_image, sample_indices
 
 __all__ = ["FaceFrames", "crop_square"]
@@ -207,13 +208,27 @@ class FaceFrames(CellTransformer):
         its cell missing and warn once for all rows, raise, or take the central
         square.
     n_jobs : int or None, default=None
-        Threads that decode at the same time; None is 1 unless
+        Files decoded at the same time; None is 1 unless
         ``joblib.parallel_config`` says otherwise, -1 is one a processor.
     cache_dir : path-like or None, default=None
         Folder in which results are kept, per file, and found again by any
         process as long as file and parameters stay the same. A callable
         detector counts by its name and source text, or by what it holds; not by
         other functions it calls.
+    on_error : {"raise", "missing", "skip"}, default="raise"
+        What to do about a cell that cannot be used: raise an error that names
+        it, leave it missing (None), or mark it with ``skfdan.table.SKIP``, by
+        which the classifiers leave its whole row out of the training. What is
+        not raised is listed in ``report_`` and summarised in one warning.
+    timeout : float, "auto" or None, default="auto"
+        Seconds that one file may take. With a limit, files are decoded in
+        worker processes, so that one that hangs or crashes its decoder is an
+        error like any other; None decodes in threads of this process. "auto" is
+        60 s with ``on_error`` other than "raise" or for 100 files or more, and
+        None otherwise. Arrays are always handled in threads.
+    limits : DecodeLimits or None, default=None
+        Bounds on what is decoded from one file, so that none takes up all
+        memory; None is ``DecodeLimits()``, which refuses sound of over 10 min.
     verbose : int, default=1
         0 shows no progress bar; others show one in a terminal or notebook.
 
@@ -225,6 +240,10 @@ class FaceFrames(CellTransformer):
         Column name of X at ``fit``; only if it is a string.
     input_is_cells_ : bool
         True.
+    report_ : DataFrame with the columns row, file, stage and reason
+        Cells of the last transform that could not be used, and those without a
+        face; see :class:`MediaError` for the stages, besides which there are
+        "memory" and "error" (any other exception, of a detector for instance).
 
     See Also
     --------
@@ -272,6 +291,9 @@ class FaceFrames(CellTransformer):
         on_no_face="missing",
         n_jobs=None,
         cache_dir=None,
+        on_error="raise",
+        timeout="auto",
+        limits=None,
         verbose=1,
     ):
         self.n_frames = n_frames
@@ -281,6 +303,9 @@ class FaceFrames(CellTransformer):
         self.on_no_face = on_no_face
         self.n_jobs = n_jobs
         self.cache_dir = cache_dir
+        self.on_error = on_error
+        self.timeout = timeout
+        self.limits = limits
         self.verbose = verbose
 
     def __sklearn_tags__(self):
@@ -328,17 +353,21 @@ class FaceFrames(CellTransformer):
                 describe_cell(cell),
                 "no face was found; give another detector, leave the clip out, or set "
                 'on_no_face="missing" or "center"',
+                stage="no face",
             )
         return crops
 
-    def _report(self, cells: np.ndarray, results: np.ndarray) -> None:
+    def _report(
+        self, cells: np.ndarray, results: np.ndarray, failures: list[Failure]
+    ) -> list[Failure]:
+        failed = {failure.row for failure in failures}
         rows = [
             row
             for row, (cell, result) in enumerate(zip(cells, results, strict=True))
-            if cell is not None and result is None
+            if cell is not None and result is None and row not in failed
         ]
         if not rows:
-            return
+            return []
         named = ", ".join(f"row {row} ({describe_cell(cells[row])})" for row in rows[:3])
         more = "" if len(rows) <= 3 else f" and {len(rows) - 3} more"
         warnings.warn(
@@ -347,6 +376,17 @@ class FaceFrames(CellTransformer):
             UserWarning,
             stacklevel=5,  # the caller of transform, beyond scikit-learn's wrapper
         )
+        return [
+            Failure.of(MediaError("", "no face was found", stage="no face"), row, cells[row])
+            for row in rows
+        ]
+
+    def _warm_up(self) -> None:
+        import av  # noqa: F401
+        import PIL.Image  # noqa: F401
+
+        if isinstance(self.detector, str):
+            self._find(np.zeros((64, 64, 3), np.uint8))
 
     def _find(self, image: np.ndarray) -> Box | None:
         if callable(self.detector):
@@ -374,9 +414,9 @@ class FaceFrames(CellTransformer):
     def _frames(self, cell: Any) -> tuple[list[np.ndarray], bool]:
         """Return the frames to crop as (H, W, 3) and whether they come from a clip."""
         if isinstance(cell, (str, os.PathLike)):
-            if os.path.isdir(cell) or not is_picture(cell):
-                return read_frames(cell, self.n_frames), True
-            return [read_image(cell)], False
+            if os.path.isdir(cell) or not is_picture(cell, limits=self.limits):
+                return read_frames(cell, self.n_frames, limits=self.limits), True
+            return [read_image(cell, limits=self.limits)], False
         source = describe_cell(cell)
         array = np.asarray(cell) if hasattr(cell, "__array__") else None
         if array is None or array.dtype != np.uint8:

@@ -14,7 +14,9 @@ import scipy.signal
 import scipy.sparse
 from sklearn.utils import check_random_state
 
-from ._base import CellTransformer, Recipe, describe_cell
+from ._base import CellTransformer, Recipe
+from ._failures import describe_cell
+from ._limits import as_limits
 from .media import MediaError, check_samples, read_audio, resample
 
 __all__ = ["AudioTransformer", "MelSpectrogram", "mel_filterbank", "power_to_db"]
@@ -249,10 +251,17 @@ class AudioTransformer(CellTransformer):
             return super()._draws(n, training)
         return check_random_state(self.random_state).random_sample(n).tolist()
 
+    def _warm_up(self) -> None:
+        import av  # noqa: F401
+        import soundfile  # noqa: F401
+        import soxr  # noqa: F401
+
+        self._recipe(training=False).load(np.zeros(int(self.sample_rate), np.float32))
+
     def _waveform(self, cell: Any) -> np.ndarray:
         """Load one cell as finite mono samples at the sampling rate."""
         if isinstance(cell, (str, os.PathLike)):
-            samples, _ = read_audio(cell, self.sample_rate)
+            samples, _ = read_audio(cell, self.sample_rate, limits=self.limits)
         else:
             pair = isinstance(cell, tuple) and len(cell) == 2
             array, rate = cell if pair else (cell, self.sample_rate)
@@ -269,8 +278,10 @@ class AudioTransformer(CellTransformer):
                 offset = full if samples.dtype.kind == "u" else 0
                 samples = (samples - offset) / full
             check_samples(samples, source)
+            if rate != self.sample_rate:
+                as_limits(self.limits)._check_rate(source, rate)
             samples = samples.astype(np.float32, copy=False)
-            samples = resample(samples, rate, self.sample_rate)
+            samples = resample(samples, rate, self.sample_rate, source)
         return samples if self.trim is False else _trim(samples, self.trim)
 
     def _fit_length(
@@ -360,7 +371,7 @@ class MelSpectrogram(AudioTransformer):
         Range below a clip's maximum in dB; what is below is raised to it. None
         keeps everything above -100 dB.
     n_jobs : int or None, default=None
-        Threads that decode at the same time; None is 1 unless
+        Files decoded at the same time; None is 1 unless
         ``joblib.parallel_config`` says otherwise, -1 is one a processor.
     cache_dir : path-like or None, default=None
         Folder in which results are kept, per file, and found again by any
@@ -368,6 +379,20 @@ class MelSpectrogram(AudioTransformer):
     random_state : int, RandomState instance or None, default=None
         Seed of ``crop="random"``. A row's part depends on the seed and on the
         row's position, not on other rows.
+    on_error : {"raise", "missing", "skip"}, default="raise"
+        What to do about a cell that cannot be used: raise an error that names
+        it, leave it missing (None), or mark it with ``skfdan.table.SKIP``, by
+        which the classifiers leave its whole row out of the training. What is
+        not raised is listed in ``report_`` and summarised in one warning.
+    timeout : float, "auto" or None, default="auto"
+        Seconds that one file may take. With a limit, files are decoded in
+        worker processes, so that one that hangs or crashes its decoder is an
+        error like any other; None decodes in threads of this process. "auto" is
+        60 s with ``on_error`` other than "raise" or for 100 files or more, and
+        None otherwise. Arrays are always handled in threads.
+    limits : DecodeLimits or None, default=None
+        Bounds on what is decoded from one file, so that none takes up all
+        memory; None is ``DecodeLimits()``, which refuses sound of over 10 min.
     verbose : int, default=1
         0 shows no progress bar; others show one in a terminal or notebook.
 
@@ -379,6 +404,10 @@ class MelSpectrogram(AudioTransformer):
         Column names of X at ``fit``; only if all are strings.
     input_is_cells_ : bool
         Whether X at ``fit`` was a column of cells rather than a matrix.
+    report_ : DataFrame with the columns row, file, stage and reason
+        Cells of the last transform that could not be used; see
+        :class:`MediaError` for the stages, besides which there are "memory" and
+        "error" (any other exception). Not there for a matrix of numbers.
 
     See Also
     --------
@@ -430,6 +459,9 @@ class MelSpectrogram(AudioTransformer):
         n_jobs=None,
         cache_dir=None,
         random_state=None,
+        on_error="raise",
+        timeout="auto",
+        limits=None,
         verbose=1,
     ):
         self.sample_rate = sample_rate
@@ -446,4 +478,7 @@ class MelSpectrogram(AudioTransformer):
         self.n_jobs = n_jobs
         self.cache_dir = cache_dir
         self.random_state = random_state
+        self.on_error = on_error
+        self.timeout = timeout
+        self.limits = limits
         self.verbose = verbose

@@ -87,7 +87,7 @@ class SpeechFeatures(AudioTransformer):
     top_db : float or None, default=80.0
         Range of the log-Mel spectrogram below a clip's maximum in dB.
     n_jobs : int or None, default=None
-        Threads that decode at the same time; None is 1 unless
+        Files decoded at the same time; None is 1 unless
         ``joblib.parallel_config`` says otherwise, -1 is one a processor.
     cache_dir : path-like or None, default=None
         Folder in which results are kept, per file, and found again by any
@@ -96,6 +96,20 @@ class SpeechFeatures(AudioTransformer):
     random_state : int, RandomState instance or None, default=None
         Seed of ``augment`` and ``crop="random"``. A row's copies depend on the
         seed and on the row's position, not on other rows.
+    on_error : {"raise", "missing", "skip"}, default="raise"
+        What to do about a cell that cannot be used: raise an error that names
+        it, leave it missing (None), or mark it with ``skfdan.table.SKIP``, by
+        which the classifiers leave its whole row out of the training. What is
+        not raised is listed in ``report_`` and summarised in one warning.
+    timeout : float, "auto" or None, default="auto"
+        Seconds that one file may take. With a limit, files are decoded in
+        worker processes, so that one that hangs or crashes its decoder is an
+        error like any other; None decodes in threads of this process. "auto" is
+        60 s with ``on_error`` other than "raise" or for 100 files or more, and
+        None otherwise. Arrays are always handled in threads.
+    limits : DecodeLimits or None, default=None
+        Bounds on what is decoded from one file, so that none takes up all
+        memory; None is ``DecodeLimits()``, which refuses sound of over 10 min.
     verbose : int, default=1
         0 shows no progress bar; others show one in a terminal or notebook.
 
@@ -107,6 +121,10 @@ class SpeechFeatures(AudioTransformer):
         Column names of X at ``fit``; only if all are strings.
     input_is_cells_ : bool
         Whether X at ``fit`` was a column of cells rather than a matrix.
+    report_ : DataFrame with the columns row, file, stage and reason
+        Cells of the last transform that could not be used; see
+        :class:`MediaError` for the stages, besides which there are "memory" and
+        "error" (any other exception). Not there for a matrix of numbers.
 
     See Also
     --------
@@ -171,6 +189,9 @@ class SpeechFeatures(AudioTransformer):
         n_jobs=None,
         cache_dir=None,
         random_state=None,
+        on_error="raise",
+        timeout="auto",
+        limits=None,
         verbose=1,
     ):
         self.features = features
@@ -193,6 +214,9 @@ class SpeechFeatures(AudioTransformer):
         self.n_jobs = n_jobs
         self.cache_dir = cache_dir
         self.random_state = random_state
+        self.on_error = on_error
+        self.timeout = timeout
+        self.limits = limits
         self.verbose = verbose
 
     def get_feature_names_out(self, input_features=None):

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 from sklearn.base import OneToOneFeatureMixin
 
-from ..table import MODALITIES
+from ..table import MODALITIES, SKIP
 from ._base import CellTransformer, Recipe
+from ._failures import make_report
 from .mel import AudioTransformer, _trim
 from .tqwt import check_tqwt, max_tqwt_levels, tqwt
 
@@ -98,11 +99,24 @@ class TwineShufflePattern(AudioTransformer):
         Before cropping, cut off both ends where they are quieter by this many
         decibels than the loudest part (as ``librosa.effects.trim``).
     n_jobs : int or None, default=None
-        Threads that decode at the same time; None is 1 unless
+        Files decoded at the same time; None is 1 unless
         ``joblib.parallel_config`` says otherwise, -1 is one a processor.
     cache_dir : path-like or None, default=None
         Folder in which results are kept, per file, and found again by any
         process as long as file and parameters stay the same.
+    on_error : {"raise", "missing"}, default="raise"
+        What to do about a cell that is missing or cannot be used: raise an
+        error that names it, or give a row of NaN. What is not raised is listed
+        in ``report_`` (unless it was missing) and summarised in one warning.
+    timeout : float, "auto" or None, default="auto"
+        Seconds that one file may take. With a limit, files are decoded in
+        worker processes, so that one that hangs or crashes its decoder is an
+        error like any other; None decodes in threads of this process. "auto" is
+        60 s with ``on_error`` other than "raise" or for 100 files or more, and
+        None otherwise. Arrays are always handled in threads.
+    limits : DecodeLimits or None, default=None
+        Bounds on what is decoded from one file, so that none takes up all
+        memory; None is ``DecodeLimits()``, which refuses sound of over 10 min.
     verbose : int, default=1
         0 shows no progress bar; others show one in a terminal or notebook.
 
@@ -114,6 +128,10 @@ class TwineShufflePattern(AudioTransformer):
         Column names of X at ``fit``; only if all are strings.
     input_is_cells_ : bool
         Whether X at ``fit`` was a column of cells rather than a matrix.
+    report_ : DataFrame with the columns row, file, stage and reason
+        Cells of the last transform that could not be used; see
+        :class:`MediaError` for the stages, besides which there are "memory" and
+        "error" (any other exception). Not there for a matrix of numbers.
 
     See Also
     --------
@@ -126,7 +144,7 @@ class TwineShufflePattern(AudioTransformer):
     which the column ``audio`` is read; or a matrix of numbers, a waveform a row.
     Unlike the siblings, whose clips keep their own number of frames, the result
     is a matrix of numbers, so that any scikit-learn estimator can follow. It has
-    no place for a missing voice, hence a missing cell is an error.
+    no place for a missing voice, hence a missing cell is an error, or NaN.
 
     Fidelity: **reconstructed**. Of the paper only the abstract was at hand. Known
     from it are the parts (wavelet transform, shuffle of a cipher, selection), and
@@ -172,6 +190,9 @@ class TwineShufflePattern(AudioTransformer):
         trim=False,
         n_jobs=None,
         cache_dir=None,
+        on_error="raise",
+        timeout="auto",
+        limits=None,
         verbose=1,
     ):
         self.sample_rate = sample_rate
@@ -183,6 +204,9 @@ class TwineShufflePattern(AudioTransformer):
         self.trim = trim
         self.n_jobs = n_jobs
         self.cache_dir = cache_dir
+        self.on_error = on_error
+        self.timeout = timeout
+        self.limits = limits
         self.verbose = verbose
 
     def fit(self, X, y=None):
@@ -224,7 +248,8 @@ class TwineShufflePattern(AudioTransformer):
         MediaError
             If a file or array holds nothing usable; names it and the row.
         ValueError
-            If a cell is missing.
+            If a cell is missing. With ``on_error="missing"`` none of the three:
+            the row is NaN then.
         """
         return self._transform(X, training=False)
 
@@ -274,6 +299,12 @@ class TwineShufflePattern(AudioTransformer):
             raise ValueError(f"{name}: duration={self.duration!r} seconds is less than one sample.")
         if self.trim is True or (self.trim is not False and not self.trim > 0):
             raise ValueError(f"{name}: trim must be False or a threshold in dB; got {self.trim!r}.")
+        if self.on_error == "skip":
+            raise ValueError(
+                f'{name}: on_error="skip" needs cells to mark, and the result is a matrix of '
+                'numbers; use "missing", which gives rows of NaN, and leave those out: '
+                "features[~np.isnan(features).any(axis=1)]."
+            )
         check_tqwt(self.q, self.r, self.n_levels)
 
     def _as_column(self, X: Any) -> pd.DataFrame | None:
@@ -296,19 +327,20 @@ class TwineShufflePattern(AudioTransformer):
 
     def _transform(self, X: Any, *, training: bool) -> np.ndarray:
         self._check_parameters()
+        self._check_robustness()
         cells, matrix = self._read(X, reset=False)
         if cells is None:
             return self._transform_matrix(matrix, training=training)
-        missing = [row for row, cell in enumerate(cells) if cell is None]
-        if missing:
+        missing = [row for row, cell in enumerate(cells) if cell is None or cell is SKIP]
+        if missing and self.on_error == "raise":
             raise ValueError(
                 f"{type(self).__name__}: row {missing[0]} has no voice ({len(missing)} of "
                 f"{len(cells)} rows), and a matrix of features has no place for that. Keep the "
-                "rows that have one: X[X['audio'].notna()], and their labels."
+                "rows that have one: X[X['audio'].notna()], and their labels; or set "
+                'on_error="missing", which gives rows of NaN.'
             )
-        out = np.empty((len(cells), self._n_features()), dtype=np.float32)
-        for row, features in self._run(cells, training):
-            out[row] = features
+        out = np.full((len(cells), self._n_features()), np.nan, dtype=np.float32)
+        self.report_ = make_report(self._fill(out, cells, training, np.nan))
         return out
 
     def _transform_matrix(self, matrix: np.ndarray, *, training: bool) -> np.ndarray:

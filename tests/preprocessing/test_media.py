@@ -7,8 +7,8 @@ import soundfile
 from PIL import Image
 
 from skfdan.preprocessing import FaceFrames, MediaError, MelSpectrogram
+from skfdan.preprocessing._frames import _decode_all
 from skfdan.preprocessing.media import (
-    _decode_all,
     is_picture,
     read_audio,
     read_frames,
@@ -63,7 +63,7 @@ def test_sought_frames_are_the_frames_of_decoding_all(kind, write_video, moving_
 
 def test_few_frames_are_decoded(write_video, moving_frames, monkeypatch):
     """With key frames ahead, decoding restarts there; with none, it never starts again."""
-    import skfdan.preprocessing.media as media
+    import skfdan.preprocessing._frames as media
 
     seeks = []
     forward = media._decode_forward
@@ -91,7 +91,7 @@ def test_few_frames_are_decoded(write_video, moving_frames, monkeypatch):
 
 def test_seek_that_misses_the_key_frame_is_not_trusted(write_video, moving_frames, monkeypatch):
     """Decoding from the middle of a group would give frames, but wrong ones."""
-    import skfdan.preprocessing.media as media
+    import skfdan.preprocessing._frames as media
 
     path = write_video("a.mp4", moving_frames(40), codec="mpeg4")
     reference = every_frame(path)
