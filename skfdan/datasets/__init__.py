@@ -2,6 +2,7 @@
 
 from ._fetch import fetch_ravdess
 from ._published import load_published_results
+from .check import CorpusCheck, check_corpus
 from .crema_d import load_crema_d
 from .emodb import load_emodb
 from .fer2013 import load_fer2013
@@ -12,6 +13,8 @@ from .savee import load_savee
 from .synthetic import make_emotion_clips
 
 __all__ = [
+    "CorpusCheck",
+    "check_corpus",
     "fetch_ravdess",
     "load_crema_d",
     "load_emodb",

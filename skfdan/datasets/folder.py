@@ -205,7 +205,12 @@ def load_folder(
         rows, known = _manifest_rows(path, report)
     else:
         path = check_root(path, "folder")
-        pattern = None if speaker_pattern is None else re.compile(speaker_pattern)
+        try:
+            pattern = None if speaker_pattern is None else re.compile(speaker_pattern)
+        except re.error as error:
+            raise ValueError(
+                f"folder: speaker_pattern={speaker_pattern!r} is no regular expression: {error}."
+            ) from error
         rows = index_takes(
             path,
             partial(_parse, pattern=pattern),
@@ -215,6 +220,14 @@ def load_folder(
             audio=("audio", "video"),
         )
         known = pattern is not None
+        if known and not len(rows):
+            left_out = report.to_frame()
+            unnamed = left_out["file"][left_out["reason"].str.contains("finds no speaker")]
+            if len(unnamed):
+                raise ValueError(
+                    f"folder: speaker_pattern={speaker_pattern!r} finds no speaker in any clip, "
+                    f"e.g. {unnamed.iloc[0]!r}. It is searched for in the path below the folder."
+                )
     check_found(rows, path, report, SCHEME)
     labels = sorted(rows["emotion"].unique())
     descr = DESCR.format(
