@@ -3,21 +3,44 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
 from skorch.callbacks import Callback
 
+from skfdan.classifiers._paths import ahead
 from skfdan.classifiers._samples import Samples
 
 
 class Batch:
-    """One step's cells of each modality; its length counts the leading modality."""
+    """One step's cells of each modality; its length counts the leading modality.
 
-    def __init__(self, cells: dict[str, torch.Tensor], n: int):
+    ``origin`` says where they come from: the samples, and the positions among them.
+    """
+
+    def __init__(
+        self,
+        cells: dict[str, torch.Tensor],
+        n: int,
+        origin: tuple[Samples, dict[str, np.ndarray]],
+    ):
         self.cells = cells
         self.n = n
+        self.origin = origin
+
+    def describe(self) -> str:
+        """Name the rows of each modality, and their files if they were read from any."""
+        samples, picks = self.origin
+        parts = []
+        for m, picked in picks.items():
+            chosen = samples[m].select(np.unique(picked[picked >= 0]))
+            names = [str(row) for row in chosen.rows]
+            if chosen.on_disk:
+                paths = chosen.cells.paths
+                names = [f"{row} ({path})" for row, path in zip(names, paths, strict=True)]
+            parts.append(f"the {m} cells of rows {', '.join(names)}")
+        return " and ".join(parts)
 
     def __len__(self) -> int:
         return self.n
@@ -50,14 +73,30 @@ class Batches:
         self._draws = None if self.other is None else Draws(len(samples[self.other]), rng)
 
     def __iter__(self) -> Iterator[tuple[Batch, dict[str, torch.Tensor]]]:
+        return load_each(self.samples, self._plans(), self._load)
+
+    def _plans(self) -> Iterator[dict[str, np.ndarray]]:
         n = len(self.samples[self.lead])
         for chosen in np.array_split(self.rng.permutation(n), math.ceil(n / self.batch_size)):
             picks = {self.lead: chosen}
             if self.other is not None:
                 picks[self.other] = self._draws.take(self.batch_size)
-            cells = {m: self.samples[m].batch(i, self.input_size) for m, i in picks.items()}
-            labels = {m: torch.from_numpy(self.labels[m][i]) for m, i in picks.items()}
-            yield Batch(cells, len(chosen)), labels
+            yield picks
+
+    def _load(self, picks: dict[str, np.ndarray]) -> tuple[Batch, dict[str, torch.Tensor]]:
+        cells = {m: self.samples[m].batch(i, self.input_size, turn=True) for m, i in picks.items()}
+        labels = {m: torch.from_numpy(self.labels[m][i]) for m, i in picks.items()}
+        return Batch(cells, len(picks[self.lead]), (self.samples, picks)), labels
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return what the next epoch depends on, beside the generator."""
+        return turns(self.samples) | ({} if self._draws is None else {"draws": self._draws.pending})
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Take up a state."""
+        set_turns(self.samples, state)
+        if self._draws is not None:
+            self._draws.pending = state["draws"]
 
 
 class Draws:
@@ -66,14 +105,14 @@ class Draws:
     def __init__(self, n: int, rng: np.random.RandomState):
         self.n = n
         self.rng = rng
-        self._pending = np.empty(0, dtype=int)
+        self.pending = np.empty(0, dtype=np.int64)
 
     def take(self, n: int) -> np.ndarray:
         """Return n positions, or all of them where there are fewer."""
         n = min(n, self.n)
-        if len(self._pending) < n:
-            self._pending = np.append(self._pending, self.rng.permutation(self.n))
-        drawn, self._pending = self._pending[:n], self._pending[n:]
+        if len(self.pending) < n:
+            self.pending = np.append(self.pending, self.rng.permutation(self.n))
+        drawn, self.pending = self.pending[:n], self.pending[n:]
         return drawn
 
 
@@ -89,9 +128,10 @@ class JointBatch(Batch):
         self,
         cells: dict[str, torch.Tensor],
         index: dict[str, torch.Tensor],
-        ignored: dict[str, torch.Tensor] | None = None,
+        ignored: dict[str, torch.Tensor] | None,
+        origin: tuple[Samples, dict[str, np.ndarray]],
     ):
-        super().__init__(cells, len(next(iter(index.values()))))
+        super().__init__(cells, len(next(iter(index.values()))), origin)
         self.index = index
         self.ignored = ignored
 
@@ -137,14 +177,30 @@ class JointBatches:
         self._draws = Draws(len(self._rows) - self._n_first, rng)
 
     def __iter__(self) -> Iterator[tuple[JointBatch, dict[str, torch.Tensor]]]:
+        return load_each(self.samples, self._plans(), self._load)
+
+    def _plans(self) -> Iterator[tuple]:
         n = self._n_first
         for chosen in np.array_split(self.rng.permutation(n), math.ceil(n / self.batch_size)):
             chosen = np.append(chosen, n + self._draws.take(self.batch_size))
             index = self._samples_of(chosen)
-            cells, places = gather(self.samples, index, self.input_size)
             ignored = self._ignored(index) if self.modality_dropout else None
-            batch = JointBatch(cells, places, ignored)
-            yield batch, {"fused": torch.from_numpy(self.labels[chosen])}
+            yield index, ignored, self.labels[chosen]
+
+    def _load(self, plan: tuple) -> tuple[JointBatch, dict[str, torch.Tensor]]:
+        index, ignored, labels = plan
+        cells, places = gather(self.samples, index, self.input_size, turn=True)
+        batch = JointBatch(cells, places, ignored, (self.samples, index))
+        return batch, {"fused": torch.from_numpy(labels)}
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return what the next epoch depends on, beside the generator."""
+        return turns(self.samples) | {"draws": self._draws.pending}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Take up a state."""
+        set_turns(self.samples, state)
+        self._draws.pending = state["draws"]
 
     def _samples_of(self, chosen: np.ndarray) -> dict[str, np.ndarray]:
         """Return a sample of each modality for the chosen leading samples; -1 is none."""
@@ -165,6 +221,25 @@ class JointBatches:
         kept = ((1 - self.rng.random_sample(present.shape)) * present).argmax(0)
         alone = self.rng.random_sample(present.shape[1]) < self.modality_dropout
         return {m: torch.from_numpy(alone & (kept != k)) for k, m in enumerate(index)}
+
+
+def load_each(samples: Samples, plans: Iterable, load: Callable) -> Iterator:
+    """Load the batches of an epoch; what comes from files, one batch ahead."""
+    if any(s.on_disk for s in samples.values()):
+        return ahead(plans, load)
+    return map(load, plans)
+
+
+def turns(samples: Samples) -> dict[str, np.ndarray]:
+    """Return how often the files of each modality were drawn."""
+    return {f"turns.{m}": s.cells.turns for m, s in samples.items() if s.on_disk}
+
+
+def set_turns(samples: Samples, state: dict[str, np.ndarray]) -> None:
+    """Go on from where :func:`turns` was."""
+    for m, s in samples.items():
+        if s.on_disk:
+            s.cells.turns = state[f"turns.{m}"].copy()
 
 
 def n_rows(samples: Samples) -> int:
@@ -202,7 +277,7 @@ def joint_index(samples: Samples) -> tuple[dict[str, np.ndarray], np.ndarray]:
 
 
 def gather(
-    samples: Samples, index: dict[str, np.ndarray], input_size: int | None
+    samples: Samples, index: dict[str, np.ndarray], input_size: int | None, turn: bool = False
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Return the cells that an index names, each once, and the index into these cells."""
     cells, places = {}, {}
@@ -211,7 +286,7 @@ def gather(
         if len(used):
             place = np.full(len(i), -1)
             place[i >= 0] = inverse
-            cells[m] = samples[m].batch(used, input_size)
+            cells[m] = samples[m].batch(used, input_size, turn)
             places[m] = torch.from_numpy(place)
     return cells, places
 

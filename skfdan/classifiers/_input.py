@@ -2,46 +2,70 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy.sparse import issparse
 from sklearn.utils import assert_all_finite
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, validate_data
 
+from skfdan.classifiers._paths import (
+    REPORT_COLUMNS,
+    Decoder,
+    default_transformer,
+    empty_report,
+    first_of,
+    join_reports,
+    unreadable,
+)
 from skfdan.classifiers._samples import (
     ModalitySamples,
     Samples,
     array_samples,
+    check_rows,
+    holds_paths,
     is_table,
+    missing_cells,
+    path_rows,
     read_table,
     table_samples,
 )
-from skfdan.table import MODALITIES, is_missing
+from skfdan.table import MODALITIES, SKIP, as_cells, is_missing
 
 
 class InputMixin:
     """Reading X and y, in every form that ``fit`` and ``predict`` take."""
 
-    def _read_X(self, X: Any, *, reset: bool, training: bool) -> tuple[Samples, int]:
-        """Return the samples of each modality and the number of rows of X."""
-        if X is None:
-            raise ValueError("X is None; give a modality table, an array, or X_vis= and X_aud=.")
-        single = "audio" if self.predict_modality == "fused" else self.predict_modality
-        if isinstance(X, tuple) and len(X) == 2 and all(np.ndim(part) > 1 for part in X):
-            X = dict(zip(MODALITIES, X, strict=True))
-        if not issparse(X) and is_table(X):
-            table = read_table(X, single)
+    def _read_X(self, X: Any, *, reset: bool) -> tuple[Samples, int]:
+        """Return the samples of each modality that training reads, and the rows of X."""
+        self._left_out = None
+        self.report_ = empty_report()
+        table = self._as_table(X)
+        if table is not None:
             if reset:
                 vars(self).pop("feature_names_in_", None)
                 self.n_features_in_ = len(MODALITIES)
-            wanted = (single,)
-            if training:
-                wanted = self._modalities
-            elif self.predict_modality == "fused":
-                wanted = MODALITIES
-            return table_samples(table, wanted), len(table)
+            return self._training_samples(table), len(table)
+        return self._array_samples(X, reset=reset)
+
+    def _as_table(self, X: Any) -> pd.DataFrame | None:
+        """Return X as a modality table, or None if it is an array of samples or numbers."""
+        if X is None:
+            raise ValueError("X is None; give a modality table, an array, or X_vis= and X_aud=.")
+        if isinstance(X, tuple) and len(X) == 2 and all(np.ndim(part) > 1 for part in X):
+            X = dict(zip(MODALITIES, X, strict=True))
+        return None if issparse(X) or not is_table(X) else read_table(X, self._single())
+
+    def _single(self) -> str:
+        """Return the modality that X belongs to where it holds just one."""
+        return "audio" if self.predict_modality == "fused" else self.predict_modality
+
+    def _array_samples(self, X: Any, *, reset: bool) -> tuple[Samples, int]:
+        """Return the samples of an array of cells or of a flat matrix, and its rows."""
+        single = self._single()
         n_dim = getattr(X, "ndim", 2)
         if n_dim > 2 or (n_dim == 1 and getattr(X, "dtype", None) is np.dtype(object)):
             if self.predict_modality == "fused":
@@ -57,6 +81,57 @@ class InputMixin:
         X = validate_data(self, X, dtype=np.float32, reset=reset)
         return self._matrix_samples(X, single), len(X)
 
+    # ------------------------------------------------------------------ tables
+
+    def _decoders(self, columns: dict[str, np.ndarray]) -> dict[str, Decoder]:
+        """Return what decodes the columns of paths, if this classifier takes any."""
+        found = {}
+        for modality, cells in columns.items():
+            name = f"{modality}_transformer"
+            # Paths that a classifier does not take are refused, with a hint, where they are read.
+            if path_rows(cells, modality) and name in self._get_param_names():
+                given = getattr(self, name)
+                found[modality] = Decoder(default_transformer(modality) if given is None else given)
+        return found
+
+    def _training_samples(self, table: pd.DataFrame) -> Samples:
+        """Return the samples of a table; what can't be used goes as ``on_error`` says."""
+        if not len(table):
+            raise ValueError("X has no rows: it is an empty table.")
+        columns = {m: table[m].to_numpy(dtype=object, copy=True) for m in MODALITIES}
+        skipped = np.any([[cell is SKIP for cell in c] for c in columns.values()], axis=0)
+        decoders = self._decoders({m: columns[m] for m in self._modalities})
+        report = empty_report()
+        if self.on_error != "raise":
+            for modality, decoder in decoders.items():
+                cells = columns[modality]
+                rows = np.flatnonzero(~missing_cells(cells))
+                bad = unreadable(
+                    cells[rows], rows, decoder, what=f"Reading {modality}", verbose=self.verbose
+                )
+                cells[bad["row"]] = None
+                if self.on_error == "skip":
+                    skipped[bad["row"]] = True
+                report = join_reports([report, bad])
+        empty = np.all([missing_cells(c) for c in columns.values()], axis=0)
+        if self.on_error == "raise":
+            check_rows(empty & ~skipped)
+        self._left_out = skipped if self.on_error == "raise" else skipped | empty
+        rows = np.setdiff1d(np.flatnonzero(self._left_out), report["row"])
+        unusable = [(int(row), "", "row", "has no usable cell") for row in rows]
+        self.report_ = join_reports([report, pd.DataFrame(unusable, columns=REPORT_COLUMNS)])
+        if len(self.report_):
+            warnings.warn(
+                f"{type(self).__name__}: of {len(table)} rows {int(self._left_out.sum())} are left "
+                f"out of the training, and {len(report)} files could not be read; see report_. "
+                f"{first_of(self.report_)}",
+                UserWarning,
+                stacklevel=6,
+            )
+        for cells in columns.values():
+            cells[self._left_out] = None
+        return table_samples(columns, self._modalities, decoders)
+
     def _matrix_samples(self, X: np.ndarray, single: str) -> Samples:
         """Take the columns of a flat matrix that each modality is made of."""
         specs = {m: getattr(self, m) for m in MODALITIES if getattr(self, m) is not None}
@@ -71,13 +146,16 @@ class InputMixin:
                 names = list(getattr(self, "feature_names_in_", ()))
                 unknown = [c for c in spec if c not in names]
                 if unknown:
-                    raise ValueError(
-                        f"{modality}= names the column {unknown[0]!r}, but X has the columns "
-                        f"{names or 'without names'}."
-                    )
+                    there = f"X has the columns {names}" if names else "X has columns without names"
+                    raise ValueError(f"{modality}= names the column {unknown[0]!r}, but {there}.")
                 columns = [names.index(c) for c in spec]
             else:
-                columns = np.arange(X.shape[1])[np.asarray(spec)]
+                try:
+                    columns = np.arange(X.shape[1])[np.asarray(spec)]
+                except IndexError as error:
+                    raise ValueError(
+                        f"{modality}={spec!r} does not select columns of X {X.shape}: {error}."
+                    ) from None
             if len(columns) == 0:
                 raise ValueError(f"{modality}={spec!r} selects no column of X {X.shape}.")
             samples[modality] = ModalitySamples(X[:, columns], rows)
@@ -135,8 +213,12 @@ class InputMixin:
     def _read_forms(self, X, y, y_true, X_vis, X_aud, y_vis, y_aud, reset):
         if X_vis is None and X_aud is None:
             if y_true is None and y_vis is None and y_aud is None:
-                samples, n = self._read_X(X, reset=reset, training=True)
-                return samples, self._read_y(y, n)
+                samples, n = self._read_X(X, reset=reset)
+                y = self._read_y(y, n)
+                if self._left_out is not None and self._left_out.any():
+                    y = y.astype(object)
+                    y[self._left_out] = None
+                return samples, y
             X_vis, X_aud = X, y
             y = y_true
         elif X is not None:
@@ -149,8 +231,13 @@ class InputMixin:
             )
         if isinstance(y, tuple) and len(y) == 2:
             y_vis, y_aud, y = *y, None
-        visual = array_samples(X_vis, "visual", "X_vis")
-        audio = array_samples(X_aud, "audio", "X_aud")
+        self._left_out = None
+        self.report_ = empty_report()
+        decoders = self._decoders(
+            {m: as_cells(X) for m, X in (("visual", X_vis), ("audio", X_aud)) if holds_paths(X)}
+        )
+        visual = array_samples(X_vis, "visual", "X_vis", decoders)
+        audio = array_samples(X_aud, "audio", "X_aud", decoders)
         n_vis, n_aud = int(visual.rows[-1]) + 1, int(audio.rows[-1]) + 1
         if reset:
             vars(self).pop("feature_names_in_", None)
@@ -191,7 +278,8 @@ class InputMixin:
                     f"The {modality} cells are {s.cells[0].dtype} of shape {s.cells[0].shape}, but "
                     f"this classifier was fitted on "
                     f"{'bytes' if spec.uint8 else 'floats'} of kind {spec.kind}"
-                    f"{'' if n is None else f' with {spec.n_features} features'}."
+                    f"{'' if spec.n_features is None else f' with {spec.n_features} features'}. "
+                    "Send them through the same transformer as in fit."
                 )
 
 
@@ -230,7 +318,8 @@ def encode(y: np.ndarray, classes: np.ndarray | None = None) -> tuple[np.ndarray
     unknown = np.setdiff1d(labels, classes)
     if len(unknown):
         raise ValueError(
-            f"y holds the label {plain(unknown[0])!r}, which is not among the classes."
+            f"y holds the label {plain(unknown[0])!r}, which is not among the classes "
+            f"{np.asarray(classes).tolist()}; give the first partial_fit all of them as classes=."
         )
     encoded = np.full(len(y), -1)
     encoded[labelled] = np.searchsorted(classes, labels)

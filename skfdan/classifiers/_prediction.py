@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Callable
 
 import numpy as np
+import pandas as pd
 import torch
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 from torch.func import functional_call
 
-from skfdan.classifiers._samples import ModalitySamples, Samples
-from skfdan.table import MODALITIES
+from skfdan.classifiers._paths import (
+    CHUNK,
+    empty_report,
+    first_of,
+    join_reports,
+    unreadable_file,
+)
+from skfdan.classifiers._samples import (
+    ModalitySamples,
+    Samples,
+    check_rows,
+    missing_cells,
+    table_samples,
+)
+from skfdan.table import MODALITIES, SKIP, as_cells
 from skfdan.utils.threads import one_thread
 
 #: Parameters with such names stay in float32 at prediction.
@@ -24,19 +39,16 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     def _modality_output(self, modality: str, samples: ModalitySamples):
         """Return log-probabilities (n, C) and features (n, d) of single samples."""
 
-        def batches():
-            reference = self._reference(modality)
-            for start in range(0, len(samples), self.batch_size):
-                chosen = np.arange(start, min(start + self.batch_size, len(samples)))
-                x = samples.batch(chosen, self.input_size).to(self.device_)
-                yield {modality: x, "reference": reference}
+        def arguments(chosen: np.ndarray) -> dict:
+            x = samples.batch(chosen, self.input_size).to(self.device_)
+            return {modality: x, "reference": self._reference(modality)}
 
-        return self._network_output(batches(), modality)
+        return self._network_output(arguments, len(samples), modality)
 
-    def _network_output(self, batches: Iterable[dict], key: str):
+    def _network_output(self, arguments: Callable[[np.ndarray], dict], n: int, key: str):
         """Return log-probabilities and features that the network gives for ``key``.
 
-        ``batches`` are arguments of the network.
+        ``arguments`` turns some of n positions into arguments of the network.
         """
         self.device_ = self._resolve_device()
         self.module_.to(self.device_).eval()
@@ -48,32 +60,121 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             if not name.startswith(_SINGLE_PRECISION)
         }
         log_proba, features = [], []
+        start, size = 0, self.batch_size
         with torch.inference_mode(), one_thread(self._is_small()):
-            for kwargs in batches:
-                out = functional_call(self.module_, head, kwargs=kwargs)
+            while start < n:
+                chosen = np.arange(start, min(start + size, n))
+                try:
+                    # Untied: a layer under two names would be exchanged twice, and come back
+                    # in float64.
+                    out = functional_call(
+                        self.module_, head, kwargs=arguments(chosen), tie_weights=False
+                    )
+                except torch.OutOfMemoryError:
+                    if len(chosen) == 1:
+                        raise
+                    # A row's result does not depend on the others: half of them will do too.
+                    size = len(chosen) // 2
+                    torch.cuda.empty_cache()
+                    continue
                 log_proba.append(out.logits[key].log_softmax(1).cpu().numpy())
                 features.append(out.layers[key][-1].float().cpu().numpy())
+                start += len(chosen)
         return np.concatenate(log_proba), np.concatenate(features)
 
     def _outputs(self, X):
         """Average log-probabilities and features over frames and modalities."""
         check_is_fitted(self)
         self._check_choice("predict_modality", (*MODALITIES, "fused"))
-        samples, n = self._read_X(X, reset=False, training=False)
         fused = self.predict_modality == "fused"
         wanted = MODALITIES if fused else (self.predict_modality,)
+        table = self._as_table(X)
+        if table is not None:
+            return self._table_outputs(table, wanted)
+        samples, n = self._array_samples(X, reset=False)
         samples = {m: s for m, s in samples.items() if m in wanted}
-        covered = np.zeros(n, dtype=bool)
-        for s in samples.values():
-            covered[s.rows] = True
-        if not covered.all():
-            raise ValueError(
-                f"Row {int(np.argmin(covered))} has no {' or '.join(wanted)} cell, which "
-                f'predict_modality="{self.predict_modality}" needs '
-                f"({int((~covered).sum())} of {n} rows)."
-            )
+        if not samples:
+            raise ValueError(self._no_cell(np.arange(n), n, wanted))
         self._check_cells(samples)
-        return self._row_outputs(samples, n)
+        return self._finite(self._row_outputs(samples, n), np.ones(n, dtype=bool))
+
+    def _table_outputs(self, table: pd.DataFrame, wanted: tuple[str, ...]):
+        """Return the outputs of a table's rows, some hundred files at a time."""
+        columns = {m: np.asarray(table[m], dtype=object) for m in MODALITIES}
+        decoders = self._decoders({m: columns[m] for m in wanted})
+        n = len(table)
+        skipped = np.any([[cell is SKIP for cell in columns[m]] for m in wanted], axis=0)
+        empty = np.all([missing_cells(columns[m]) for m in wanted], axis=0)
+        if self.on_error == "raise":
+            check_rows(np.all([missing_cells(c) for c in columns.values()], axis=0) & ~skipped)
+            if (empty & ~skipped).any():
+                raise ValueError(self._no_cell(np.flatnonzero(empty & ~skipped), n, wanted))
+        known = ~empty
+        outputs: list[np.ndarray] | None = None
+        report = empty_report()
+        for start in range(0, n, CHUNK if decoders else n):
+            rows = np.arange(start, min(start + CHUNK, n)) if decoders else np.arange(n)
+            cells = {m: columns[m][rows] for m in wanted}
+            for modality, decoder in decoders.items():
+                filled = np.flatnonzero(~missing_cells(cells[modality]))
+                if len(filled):
+                    arrays, bad = decoder.decode(cells[modality][filled], rows[filled])
+                    cells[modality] = as_cells([None] * len(rows))
+                    cells[modality][filled] = as_cells(arrays)
+                    report = join_reports([report, bad])
+            if len(report) and self.on_error == "raise":
+                raise unreadable_file(report)
+            samples = table_samples(cells, wanted)
+            known[rows] = ~np.all([missing_cells(c) for c in cells.values()], axis=0)
+            if not samples:
+                continue
+            self._check_cells(samples)
+            parts = self._row_outputs(samples, len(rows))
+            if outputs is None:
+                outputs = [np.full((n, p.shape[1]), np.nan, dtype=p.dtype) for p in parts]
+            for whole, part in zip(outputs, parts, strict=True):
+                whole[rows] = part
+        if outputs is None:
+            outputs = [
+                np.full((n, len(self.classes_)), np.nan),
+                np.full((n, self._n_features_out), np.nan, dtype=np.float32),
+            ]
+        log_proba, features = self._finite(outputs, known)
+        if not known.all():
+            self._warn_of_unknown(np.flatnonzero(~known), n, wanted, report)
+            counts = np.maximum(self.class_count_, 1e-12)
+            log_proba[~known] = np.log(counts / counts.sum())
+        return log_proba, features
+
+    def _no_cell(self, rows: np.ndarray, n: int, wanted: tuple[str, ...]) -> str:
+        return (
+            f"Row {rows[0]} has no {' or '.join(wanted)} cell, which "
+            f'predict_modality="{self.predict_modality}" needs ({len(rows)} of {n} rows). With '
+            'on_error="missing" such rows get the shares of the classes in the training.'
+        )
+
+    def _warn_of_unknown(self, rows: np.ndarray, n: int, wanted, report: pd.DataFrame) -> None:
+        what = first_of(report) if len(report) else f"row {rows[0]} is the first"
+        warnings.warn(
+            f"{type(self).__name__}: {len(rows)} of {n} rows have no usable "
+            f"{' or '.join(wanted)} cell; their probabilities are the shares of the classes in the "
+            f"training. {what}",
+            UserWarning,
+            stacklevel=5,
+        )
+
+    def _finite(self, outputs, known: np.ndarray):
+        """Refuse results that are no numbers: a NaN would become some class unnoticed."""
+        log_proba, features = outputs
+        # A probability may be 0, its logarithm infinite.
+        spoilt = known & np.isnan(log_proba).any(axis=1)
+        if spoilt.any():
+            raise ValueError(
+                f"The network gives NaN for row {int(np.argmax(spoilt))} ({int(spoilt.sum())} of "
+                f"{len(known)} rows): its weights or that row's values are beyond what float32 "
+                "can hold."
+            )
+        return log_proba, features
 
     def _row_outputs(self, samples: Samples, n: int):
         """Return log-probabilities (n, C) and features (n, d) of rows; NaN where no sample is.

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from skfdan.classifiers._paths import Decoder, PathCells
 from skfdan.nn.inputs import InputSpec, resize
-from skfdan.table import MODALITIES, as_cells, is_missing, make_table
+from skfdan.table import MODALITIES, SKIP, as_cells, is_missing, make_table
 
 _STATISTICS_SAMPLES = 512
 
@@ -20,11 +23,12 @@ _STATISTICS_SAMPLES = 512
 class ModalitySamples:
     """The samples of one modality.
 
-    ``cells`` is an array (n, ...) or a list of n arrays, ``rows`` the row of X
-    that each sample comes from; the frames of one clip share a row.
+    ``cells`` is an array (n, ...), a list of n arrays, or n paths that are decoded
+    when they are needed; ``rows`` the row of X that each sample comes from. The
+    frames of one clip share a row.
     """
 
-    cells: np.ndarray | list[np.ndarray]
+    cells: np.ndarray | list[np.ndarray] | PathCells
     rows: np.ndarray
 
     def __len__(self) -> int:
@@ -38,19 +42,32 @@ class ModalitySamples:
     def uint8(self) -> bool:
         return self.cells[0].dtype == np.uint8
 
+    @property
+    def on_disk(self) -> bool:
+        return isinstance(self.cells, PathCells)
+
     def select(self, samples: np.ndarray) -> ModalitySamples:
         """Return a subset, given as integer positions; cells are not copied."""
+        if self.on_disk:
+            return ModalitySamples(self.cells.take(samples), self.rows[samples])
         if isinstance(self.cells, np.ndarray):
             return ModalitySamples(self.cells[samples], self.rows[samples])
         return ModalitySamples([self.cells[i] for i in samples], self.rows[samples])
 
-    def batch(self, samples: np.ndarray, size: int | None):
-        """Return the cells of some samples as one tensor, still unnormalised."""
+    def batch(self, samples: np.ndarray, size: int | None, turn: bool = False):
+        """Return the cells of some samples as one tensor, still unnormalised.
+
+        ``turn`` makes files of several frames give the next one next time, as a
+        training does; validation must see the same ones in every epoch.
+        """
         import torch
 
         if isinstance(self.cells, np.ndarray):
             return torch.from_numpy(np.ascontiguousarray(self.cells[samples]))
-        cells = [self.cells[i] for i in samples]
+        if self.on_disk:
+            cells = self.cells.load(samples, turn=turn)
+        else:
+            cells = [self.cells[i] for i in samples]
         if len({c.shape for c in cells}) == 1:
             return torch.from_numpy(np.stack(cells))
         if size is None:
@@ -77,16 +94,20 @@ class ModalitySamples:
         if self.kind == "image" and self.uint8:
             return InputSpec("image", uint8=True)
         if self.kind == "vector":
-            values = np.asarray(self.cells, dtype=np.float64)
+            cells = self._some() if self.on_disk else self.cells
+            values = np.asarray(cells, dtype=np.float64)
             std = values.std(0)
             return InputSpec(
                 "vector", False, values.shape[1], values.mean(0), np.where(std > 1e-12, std, 1.0)
             )
+        pixels = np.concatenate([np.ravel(cell) for cell in self._some()]).astype(np.float64)
+        return InputSpec("image", False, None, pixels.mean(), max(pixels.std(), 1e-12))
+
+    def _some(self) -> list[np.ndarray]:
+        """Return some hundred cells, evenly spread: enough for a mean and a deviation."""
         n = min(len(self), _STATISTICS_SAMPLES)
         some = np.unique(np.linspace(0, len(self) - 1, n, dtype=int))
-        # One mean and one deviation need no more than some hundred cells, evenly spread.
-        pixels = np.concatenate([np.ravel(self.cells[i]) for i in some]).astype(np.float64)
-        return InputSpec("image", False, None, pixels.mean(), max(pixels.std(), 1e-12))
+        return self.cells.load(some) if self.on_disk else [self.cells[i] for i in some]
 
 
 Samples = dict[str, ModalitySamples]
@@ -168,31 +189,74 @@ def _refuse_swapped(cells: dict[str, np.ndarray]) -> None:
         )
 
 
-def table_samples(table: pd.DataFrame, modalities: tuple[str, ...] = MODALITIES) -> Samples:
-    """Read the cells of a modality table; ``modalities`` limits what is read."""
-    empty = [
-        i
-        for i, cells in enumerate(zip(*(table[m] for m in MODALITIES), strict=True))
-        if all(is_missing(cell) for cell in cells)
-    ]
-    if empty:
+def check_rows(empty: np.ndarray) -> None:
+    """Raise a ValueError if a row is empty."""
+    rows = np.flatnonzero(empty).tolist()
+    if rows:
         raise ValueError(
-            f"Row {empty[0]} has neither a visual nor an audio cell"
-            f"{_and_more(empty)}; drop it, or fill one of them. If FaceFrames found no face there, "
-            'on_no_face="center" takes the middle of the picture instead.'
+            f"Row {rows[0]} has neither a visual nor an audio cell{_and_more(rows)}; drop it, fill "
+            'one of them, or leave such rows out with on_error="missing". If FaceFrames found no '
+            'face there, on_no_face="center" takes the middle of the picture instead.'
         )
+
+
+def missing_cells(cells: Any) -> np.ndarray:
+    """Return where a column has no cell; a cell to be skipped is none either."""
+    return np.array([cell is SKIP or is_missing(cell) for cell in cells], dtype=bool)
+
+
+def table_samples(
+    table: pd.DataFrame | Mapping[str, np.ndarray],
+    modalities: tuple[str, ...] = MODALITIES,
+    decoders: Mapping[str, Decoder] | None = None,
+) -> Samples:
+    """Read the cells of a modality table.
+
+    ``modalities`` limits what is read; ``decoders`` are for columns of paths.
+    """
     samples: Samples = {}
     for modality in modalities:
-        filled = [i for i, cell in enumerate(table[modality]) if not is_missing(cell)]
-        if filled:
-            column = table[modality].to_numpy()
-            parts = [list(_cell_samples(column[i], modality, i)) for i in filled]
-            rows = np.repeat(filled, [len(p) for p in parts])
-            samples[modality] = _uniform([c for p in parts for c in p], rows, modality)
+        filled = np.flatnonzero(~missing_cells(table[modality]))
+        if not len(filled):
+            continue
+        column = np.asarray(table[modality], dtype=object)
+        if decoders is not None and modality in decoders:
+            read = partial(_cell_samples, modality=modality)
+            cells = PathCells(column[filled], filled, decoders[modality], read)
+            samples[modality] = ModalitySamples(cells, filled)
+            continue
+        parts = [list(_cell_samples(column[i], modality, i)) for i in filled]
+        rows = np.repeat(filled, [len(p) for p in parts])
+        samples[modality] = _uniform([c for p in parts for c in p], rows, modality)
     return samples
 
 
-def array_samples(X: Any, modality: str, name: str) -> ModalitySamples:
+def holds_paths(X: Any) -> bool:
+    """Tell whether X is a sequence of cells of which any is a path."""
+    if isinstance(X, np.ndarray) and X.dtype.kind not in "OUT":
+        return False
+    return np.ndim(X) == 1 and any(isinstance(cell, (str, os.PathLike)) for cell in X)
+
+
+def path_rows(cells: np.ndarray, modality: str) -> list[int]:
+    """Return the rows of a column that hold paths; arrays must not stand beside them."""
+    rows = [i for i, cell in enumerate(cells) if isinstance(cell, (str, os.PathLike))]
+    if rows and len(rows) < (~missing_cells(cells)).sum():
+        other = next(
+            i
+            for i, cell in enumerate(cells)
+            if not (cell is SKIP or is_missing(cell) or isinstance(cell, (str, os.PathLike)))
+        )
+        raise ValueError(
+            f"The {modality} column holds paths (row {rows[0]}) and arrays (row {other}); give it "
+            "one or the other."
+        )
+    return rows
+
+
+def array_samples(
+    X: Any, modality: str, name: str, decoders: Mapping[str, Decoder] | None = None
+) -> ModalitySamples:
     """Read one array (n, ...) or sequence of arrays as the samples of a modality."""
     if (hasattr(X, "iloc") and X.ndim == 2) or hasattr(X, "numpy"):
         X = np.asarray(X)
@@ -206,13 +270,13 @@ def array_samples(X: Any, modality: str, name: str) -> ModalitySamples:
         X = _check_block(X, modality, name)
         return ModalitySamples(X, np.arange(len(X)))
     cells = as_cells(X)
-    missing = [i for i, cell in enumerate(cells) if is_missing(cell)]
+    missing = np.flatnonzero(missing_cells(cells)).tolist()
     if missing:
         raise ValueError(
             f"{name} row {missing[0]} is missing{_and_more(missing)}; a modality that is missing "
             "for some clips belongs in a table: make_table(visual=..., audio=...)."
         )
-    return table_samples(make_table(**{modality: cells}), (modality,))[modality]
+    return table_samples(make_table(**{modality: cells}), (modality,), decoders)[modality]
 
 
 def _check_block(X: np.ndarray, modality: str, name: str) -> np.ndarray:

@@ -32,6 +32,11 @@ def hold_out(
         groups = np.asarray(groups)
         if len(groups) != len(y):
             raise ValueError(f"groups has {len(groups)} entries but X has {len(y)} rows.")
+        if len(set(groups[candidates].tolist())) < 2:
+            raise ValueError(
+                "early_stopping needs labelled rows of at least two groups (speakers), to train on "
+                f"and to validate on; all are of group {groups[candidates].tolist()[0]!r}."
+            )
         splitter = GroupShuffleSplit(1, test_size=fraction, random_state=seed)
         kept, held = next(splitter.split(candidates, groups=groups[candidates]))
     else:

@@ -3,39 +3,33 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Sequence
-from contextlib import contextmanager
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import balanced_accuracy_score
-from sklearn.utils import check_random_state, compute_class_weight
+from sklearn.utils import check_random_state
 from skorch import NeuralNetClassifier
-from skorch.callbacks import EpochTimer, PrintLog
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from skfdan.classifiers._batches import Batch, Batches, EpochMeans, number, relative_spread
+from skfdan.classifiers._checkpoint import Checkpoint, fit_identity
 from skfdan.classifiers._input import InputMixin, encode, plain
+from skfdan.classifiers._persistence import PersistenceMixin
 from skfdan.classifiers._prediction import PredictionMixin
-from skfdan.classifiers._samples import ModalitySamples, Samples
+from skfdan.classifiers._samples import Samples
+from skfdan.classifiers._training import TrainingMixin
 from skfdan.classifiers._validation import hold_out
 from skfdan.nn.fdan import FDANOutput
 from skfdan.table import MODALITIES
-from skfdan.utils.progress import progress_bar
-from skfdan.utils.threads import one_thread
-
-#: Features whose spread over the samples is this small a part of their size
-#: carry no information about the samples.
-_COLLAPSED = 1e-3
 
 
 class ModalityClassifier(
     InputMixin,
     PredictionMixin,
+    TrainingMixin,
+    PersistenceMixin,
     NeuralNetClassifier,
 ):
     """Base of the network classifiers that read voice and face.
@@ -74,6 +68,8 @@ class ModalityClassifier(
     early_stopping = False
     validation_fraction = 0.1
     n_iter_no_change = 10
+    on_error = "raise"
+    checkpoint_dir = None
 
     #: How faithful a method is to its source: "exact" (every fact is public),
     #: "partial" (the method is, some settings are not), "reconstructed" (details
@@ -84,6 +80,15 @@ class ModalityClassifier(
     _modalities: ClassVar[tuple[str, ...]] = MODALITIES
 
     _params_to_validate: frozenset = frozenset()
+
+    #: Parameters that count something.
+    _whole: ClassVar[frozenset[str]] = frozenset(
+        {
+            *("max_epochs", "batch_size", "n_iter_no_change", "bottleneck", "hidden", "ffn_dim"),
+            *("n_layers", "n_heads", "bank_size", "n_filters", "n_blocks", "channels"),
+            *("lstm_hidden", "fc_width"),
+        }
+    )
 
     #: Lowest and highest value of numeric parameters.
     _bounds: ClassVar[dict[str, tuple[float, float | None]]] = {
@@ -209,7 +214,28 @@ class ModalityClassifier(
                 f"{' beside unlabelled rows' if (encoded < 0).any() else ''}."
             )
         self._check_params()
+        checkpoint = None
+        if self.checkpoint_dir is not None:
+            identity = fit_identity(self, samples, y, groups)
+            checkpoint = Checkpoint(self.checkpoint_dir, identity)
+        with nullcontext() if checkpoint is None else checkpoint:
+            self._fit_samples(samples, encoded, classes, groups, checkpoint)
+        return self
+
+    def _fit_samples(
+        self,
+        samples: Samples,
+        encoded: np.ndarray,
+        classes: np.ndarray,
+        groups,
+        checkpoint: Checkpoint | None,
+    ) -> None:
+        """Train from scratch, or from where an interrupted fit had come to."""
         self._random_state = check_random_state(self.random_state)
+        if checkpoint is not None:
+            # Everything random is drawn again as it was, up to the interrupted epoch.
+            self._random_state = checkpoint.start(self._random_state)
+        self.class_count_ = count_classes(samples, encoded, len(classes))
         valid = None
         if self.early_stopping:
             lead = self.predict_modality
@@ -227,8 +253,7 @@ class ModalityClassifier(
             schedule = None
             if self.lr_schedule == "cosine":
                 schedule = CosineAnnealingLR(self.optimizer_, self.max_epochs)
-            self._run_epochs(samples, labels, self.max_epochs, valid, schedule)
-        return self
+            self._run_epochs(samples, labels, self.max_epochs, valid, schedule, checkpoint)
 
     def partial_fit(
         self,
@@ -288,6 +313,8 @@ class ModalityClassifier(
                     f"{known.tolist()}."
                 )
         _, encoded = encode(y, known)
+        count = count_classes(samples, encoded, len(known))
+        self.class_count_ = count if first else self.class_count_ + count
         labels = {m: encoded[s.rows] for m, s in samples.items()}
         if first:
             self._specs = {m: s.spec() for m, s in samples.items()}
@@ -297,7 +324,7 @@ class ModalityClassifier(
             if first:
                 self._start(labels, known)
             else:
-                _move(self.module_, self.criterion_, self.optimizer_, self.device_)
+                move(self.module_, self.criterion_, self.optimizer_, self.device_)
             self._run_epochs(samples, labels, 1, None)
         return self
 
@@ -317,16 +344,22 @@ class ModalityClassifier(
         """Raise a ValueError for a parameter outside its range."""
         for name, (low, high) in self._bounds.items():
             value = getattr(self, name)
-            number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+            kinds = (int, np.integer) if name in self._whole else (int, float, np.number)
+            number = isinstance(value, kinds) and not isinstance(value, bool)
             if not number or not value >= low or (high is not None and value > high):
+                what = "a whole number" if name in self._whole else "a number"
                 bounds = f"at least {low}" if high is None else f"between {low} and {high}"
-                raise ValueError(f"{name}={value!r}: it must be a number, {bounds}.")
+                raise ValueError(f"{name}={value!r}: it must be {what}, {bounds}.")
+        kind = self.optimizer
+        if not (isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)):
+            raise ValueError(f"optimizer={kind!r}: it must be a class, such as torch.optim.Adam.")
         if self.early_stopping and not 0 < self.validation_fraction < 1:
             raise ValueError(
                 f"validation_fraction={self.validation_fraction!r}: it must lie between 0 and 1."
             )
         self._check_choice("predict_modality", (*MODALITIES, "fused"))
         self._check_choice("lr_schedule", ("cosine", "constant"))
+        self._check_choice("on_error", ("raise", "missing", "skip"))
 
     def _check_choice(self, name: str, choices: Sequence) -> None:
         value = getattr(self, name)
@@ -334,211 +367,6 @@ class ModalityClassifier(
             raise ValueError(
                 f"{name}={value!r} is unknown; choose one of {', '.join(map(repr, choices))}."
             )
-
-    @contextmanager
-    def _training(self):
-        """Seed torch without touching the user's generator, and mind the threads."""
-        seed = int(self._random_state.randint(2**31 - 1))
-        self.device_ = self._resolve_device()
-        devices = [self.device_] if self.device_.startswith("cuda") else []
-        with torch.random.fork_rng(devices=devices), one_thread(self._is_small()):
-            torch.manual_seed(seed)
-            yield
-
-    def _is_small(self) -> bool:
-        """Tell whether the network is too small to share a step between threads."""
-        return self.backbone in (None, "cnn") or all(
-            s.kind == "vector" for s in self._specs.values()
-        )
-
-    def _resolve_device(self) -> str:
-        if self.device == "auto":
-            return "cuda" if torch.cuda.is_available() else "cpu"
-        return str(self.device)
-
-    def _start(self, labels: dict[str, np.ndarray], classes: np.ndarray) -> None:
-        """Build the network, optimiser, callbacks and history."""
-        # If the new network can't be built, the old one must not go with the new classes.
-        vars(self).pop("module_", None)
-        self.classes_inferred_ = classes
-        self._class_weights = {m: self._weights(y[y >= 0]) for m, y in labels.items()}
-        self.initialized_ = False
-        self.virtual_params_ = {}
-        self._initialize_callbacks()
-        with self._current_init_context("module"):
-            self.module_ = self._make_module().to(self.device_)
-        with self._current_init_context("criterion"):
-            self.criterion_ = self._make_criterion()
-            if self.criterion_ is not None:
-                self.criterion_.to(self.device_)
-        self._initialize_optimizer()
-        self._initialize_history()
-        self.initialized_ = True
-
-    def _weights(self, y: np.ndarray) -> torch.Tensor | None:
-        """Weight of each class, scaled to an average of 1 over the samples.
-
-        Scaling over all samples, not over a batch, keeps a batch that holds
-        only a light class light.
-        """
-        if self.class_weight is None or len(y) == 0:
-            return None
-        present = np.unique(y)
-        classes = self.classes_[present]
-        given = self.class_weight
-        if isinstance(given, dict):
-            unknown = [c for c in given if c not in self.classes_]
-            if unknown:
-                raise ValueError(
-                    f"class_weight names {unknown[0]!r}, which is not among the classes "
-                    f"{self.classes_.tolist()}."
-                )
-            given = {c: given.get(c, 1.0) for c in classes}
-        weights = np.zeros(len(self.classes_))
-        weights[present] = compute_class_weight(given, classes=classes, y=self.classes_[y])
-        return torch.tensor(weights / weights[y].mean(), dtype=torch.float32)
-
-    def _run_epochs(self, samples: Samples, labels, epochs: int, valid, schedule=None) -> None:
-        batches = self._make_batches(samples, labels)
-        best: tuple[float, dict | None] = (-np.inf, None)
-        waited = 0
-        self.notify("on_train_begin", X=samples, y=labels)
-        bar = progress_bar(
-            range(epochs),
-            total=epochs,
-            desc=type(self).__name__,
-            unit="epoch",
-            verbose=self.verbose if epochs > 1 else 0,
-        )
-        try:
-            for _ in bar:
-                # Counted over the calls of partial_fit too, whose every call is one epoch.
-                self._progress = min(1.0, len(self.history_) / self.max_epochs)
-                self.notify("on_epoch_begin", dataset_train=samples, dataset_valid=None)
-                self.run_single_epoch(
-                    batches, training=True, prefix="train", step_fn=self.train_step
-                )
-                if schedule is not None:
-                    schedule.step()
-                if valid is not None:
-                    self._finish(samples, labels)
-                    score = self._validation_uar(*valid)
-                    self.history_.record("valid_uar", score)
-                    waited += 1
-                    if score > best[0]:
-                        best = (score, copy.deepcopy(self.module_.state_dict()))
-                        waited = 0
-                try:
-                    self.notify("on_epoch_end", dataset_train=samples, dataset_valid=None)
-                except KeyboardInterrupt:  # how skorch's EarlyStopping ends training
-                    break
-                if hasattr(bar, "set_postfix"):
-                    bar.set_postfix(loss=f"{self.history_[-1]['train_loss']:.3f}")
-                if valid is not None and waited >= self.n_iter_no_change:
-                    break
-        finally:
-            if best[1] is not None:
-                self.module_.load_state_dict(best[1])
-            if schedule is not None:
-                # partial_fit may go on from here, and not at a rate of 0.
-                for group, lr in zip(self.optimizer_.param_groups, schedule.base_lrs, strict=True):
-                    group["lr"] = lr
-            self._finish(samples, labels)
-            self.notify("on_train_end", X=samples, y=labels)
-        self._warn_if_collapsed()
-
-    def _make_batches(self, samples: Samples, labels: dict[str, np.ndarray]):
-        """Return what yields (Batch, labels of each modality) for every step of an epoch."""
-        return Batches(samples, labels, self.batch_size, self.input_size, self._random_state)
-
-    def _validation_samples(self, samples: Samples, lead: str, held: ModalitySamples) -> Samples:
-        """Return what the score of an epoch reads: the rows held out of the leading modality."""
-        return {lead: held}
-
-    def _validation_uar(self, samples: Samples, y: np.ndarray) -> float:
-        log_proba, _ = self._row_outputs(samples, len(y))
-        rows = np.unique(np.concatenate([s.rows for s in samples.values()]))
-        predicted = log_proba[rows].argmax(1)
-        with warnings.catch_warnings():
-            # A small validation part may lack classes that are predicted.
-            warnings.filterwarnings("ignore", "y_pred contains classes not in y_true")
-            return float(balanced_accuracy_score(y[rows], predicted))
-
-    def _warn_if_collapsed(self) -> None:
-        spread = self.history_[-1].get("feature_std") if len(self.history_) else None
-        if spread is not None and spread < _COLLAPSED:
-            warnings.warn(self._collapse_message(spread), ConvergenceWarning, stacklevel=4)
-
-    def _collapse_message(self, spread: float) -> str:
-        return (
-            f"The features have collapsed: after training, the samples of a batch differ by "
-            f"{spread:.1e} of the features' size, so predictions hardly depend on the input. "
-            "Lower lr or weight_decay."
-        )
-
-    @property
-    def _default_callbacks(self):
-        callbacks = [("epoch_timer", EpochTimer()), ("epoch_means", EpochMeans())]
-        return [*callbacks, ("print_log", PrintLog())] if self.verbose > 1 else callbacks
-
-    def get_params_for_optimizer(self, prefix, named_parameters):
-        """Give the optimiser the learning rate, momentum and weight decay.
-
-        Parameters
-        ----------
-        prefix : str
-            ``"optimizer"``.
-        named_parameters : iterator
-            Named parameters of the network.
-
-        Returns
-        -------
-        args : tuple
-            Parameter groups.
-        kwargs : dict
-            Arguments of the optimiser.
-        """
-        trainable = [(n, p) for n, p in named_parameters if p.requires_grad]
-        args, kwargs = super().get_params_for_optimizer(prefix, trainable)
-        kwargs["weight_decay"] = self.weight_decay
-        if issubclass(self.optimizer, torch.optim.SGD):
-            kwargs |= {"momentum": self.momentum, "fused": True}
-        return args, kwargs | (self.optimizer_params or {})
-
-    def infer(self, x: Batch, **_) -> FDANOutput:
-        """Send one batch through the network, on its device."""
-        return self.module_(**{m: c.to(self.device_) for m, c in x.cells.items()})
-
-    def get_loss(self, y_pred: FDANOutput, y_true, X=None, training=False) -> torch.Tensor:
-        """Return the loss of a batch and record its terms in ``history_``."""
-        y_true = {m: y.to(self.device_) for m, y in y_true.items()}
-        loss, terms = self._loss_terms(y_pred, y_true)
-        if training:
-            for name, value in terms.items():
-                self.history_.record_batch(name, number(value))
-            features = [z[-1].detach() for z in y_pred.layers.values() if len(z[-1]) > 1]
-            if features:
-                self.history_.record_batch("feature_std", min(map(relative_spread, features)))
-            if not torch.isfinite(loss):
-                raise ValueError(
-                    f"Training diverged: the loss is {number(loss)} in epoch "
-                    f"{len(self.history_)}, "
-                    f"batch {len(self.history_[-1]['batches'])} "
-                    f"({', '.join(f'{k}={number(v):.3g}' for k, v in terms.items())}). "
-                    "Lower lr or momentum."
-                )
-        return loss
-
-    def _cross_entropy(self, modality: str, logits: torch.Tensor, y: torch.Tensor):
-        """Return the mean cross-entropy of the labelled samples; -1 is no label."""
-        labelled = y >= 0
-        if not labelled.all():
-            logits, y = logits[labelled], y[labelled]
-            if len(y) == 0:
-                return 0.0 * logits.sum()
-        losses = torch.nn.functional.cross_entropy(logits, y, reduction="none")
-        weights = self._class_weights.get(modality)
-        return losses.mean() if weights is None else (losses * weights.to(y.device)[y]).mean()
 
     def _make_module(self) -> torch.nn.Module:
         raise NotImplementedError(f"{type(self).__name__} is no method of its own; subclass it.")
@@ -566,7 +394,7 @@ class ModalityClassifier(
             moved = ("module_", "criterion_", "optimizer_")
             # Copied together: the optimiser must go on holding the networks' parameters.
             copies = copy.deepcopy([state[name] for name in moved])
-            _move(*copies, "cpu")
+            move(*copies, "cpu")
             state |= dict(zip(moved, copies, strict=True)) | {"device_": "cpu"}
         return state
 
@@ -574,7 +402,14 @@ class ModalityClassifier(
         self.__dict__.update(state)
 
 
-def _move(
+def count_classes(samples: Samples, encoded: np.ndarray, n_classes: int) -> np.ndarray:
+    """Count the labelled rows of each class that have a sample."""
+    rows = np.unique(np.concatenate([s.rows for s in samples.values()]))
+    known = encoded[rows][encoded[rows] >= 0]
+    return np.bincount(known, minlength=n_classes)
+
+
+def move(
     module: torch.nn.Module,
     criterion: torch.nn.Module | None,
     optimizer: torch.optim.Optimizer,

@@ -116,6 +116,28 @@ class MISAClassifier(ModalityClassifier):
         Share of the rows (or of ``groups``, if given to ``fit``) held out.
     n_iter_no_change : int, default=6
         Epochs without improvement to wait for. Published.
+    visual_transformer, audio_transformer : transformer or None, default=None
+        What decodes cells that are paths, batch by batch, for corpora that do
+        not fit in memory. None is ``FaceFrames(n_frames=1, on_no_face="center")``
+        and ``MelSpectrogram()``. Of a clip's frames, each epoch takes the next
+        one, a prediction all. Without ``cache_dir``, every epoch decodes again;
+        other than "raise", ``on_error`` reads every file once before the first.
+        ``transform`` is called, so nothing is cropped at random.
+    on_error : {"raise", "missing", "skip"}, default="raise"
+        What becomes of a row without a usable cell, and of a file that can't be
+        read. "raise" refuses it. "missing" treats the cell as missing; a row
+        without any is left out of the training. "skip" leaves the whole row
+        out if one of its files can't be read. At prediction, rows without a
+        usable cell get the shares of the classes in the training
+        (``class_count_``). A warning names the rows, ``report_`` lists them.
+    checkpoint_dir : path-like or None, default=None
+        Folder in which ``fit`` keeps its state, anew after every epoch. A fit
+        that was interrupted or killed goes on from there when it is started
+        again with the same parameters and data, and ends with the weights of
+        an uninterrupted one (bit by bit, on a CPU); one that is complete is
+        there at once. Other parameters or data are refused. "{fit}" in the name
+        stands for a hash of both: a folder for each fit of a search. The state
+        of ``callbacks`` is not kept.
     optimizer : type, default=torch.optim.Adam
         Optimiser class. Published.
     optimizer_params : dict or None, default=None
@@ -142,6 +164,10 @@ class MISAClassifier(ModalityClassifier):
         ``cmd`` and ``recon``, ``feature_std`` (spread of the features over a
         batch, relative to their size), ``valid_uar`` with early stopping,
         ``dur`` in seconds.
+    report_ : DataFrame
+        What ``fit`` could not use: row, file, stage and reason.
+    class_count_ : ndarray of shape (n_classes,)
+        Training rows of each class.
     n_features_in_ : int
         Columns of X.
     feature_names_in_ : ndarray of str
@@ -202,6 +228,10 @@ class MISAClassifier(ModalityClassifier):
         early_stopping=False,
         validation_fraction=0.1,
         n_iter_no_change=6,
+        visual_transformer=None,
+        audio_transformer=None,
+        on_error="raise",
+        checkpoint_dir=None,
         optimizer=torch.optim.Adam,
         optimizer_params=None,
         device="auto",
@@ -234,6 +264,10 @@ class MISAClassifier(ModalityClassifier):
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
+        self.visual_transformer = visual_transformer
+        self.audio_transformer = audio_transformer
+        self.on_error = on_error
+        self.checkpoint_dir = checkpoint_dir
         self.optimizer = optimizer
         self.optimizer_params = optimizer_params
         self.device = device
@@ -330,9 +364,9 @@ class MISAClassifier(ModalityClassifier):
         """Return log-probabilities and features of rows, whose samples are read together."""
         index, rows = joint_index(samples)
 
-        def batches():
-            for start in range(0, len(rows), self.batch_size):
-                part = {m: i[start : start + self.batch_size] for m, i in index.items()}
-                yield self._arguments(*gather(samples, part, self.input_size))
+        def arguments(chosen: np.ndarray) -> dict:
+            part = {m: i[chosen] for m, i in index.items()}
+            return self._arguments(*gather(samples, part, self.input_size))
 
-        return tuple(mean_by_row(v, rows, n) for v in self._network_output(batches(), FUSED))
+        outputs = self._network_output(arguments, len(rows), FUSED)
+        return tuple(mean_by_row(v, rows, n) for v in outputs)

@@ -86,6 +86,21 @@ class TFMixClassifier(ModalityClassifier):
         part no longer rises, and keep the best epoch.
     n_iter_no_change : int, default=10
         Epochs without improvement to wait for.
+    on_error : {"raise", "missing", "skip"}, default="raise"
+        What becomes of a row without a usable cell, and of a file that can't be
+        read. "raise" refuses it. "missing" treats the cell as missing; a row
+        without any is left out of the training. "skip" leaves the whole row
+        out if one of its files can't be read. At prediction, rows without a
+        usable cell get the shares of the classes in the training
+        (``class_count_``). A warning names the rows, ``report_`` lists them.
+    checkpoint_dir : path-like or None, default=None
+        Folder in which ``fit`` keeps its state, anew after every epoch. A fit
+        that was interrupted or killed goes on from there when it is started
+        again with the same parameters and data, and ends with the weights of
+        an uninterrupted one (bit by bit, on a CPU); one that is complete is
+        there at once. Other parameters or data are refused. "{fit}" in the name
+        stands for a hash of both: a folder for each fit of a search. The state
+        of ``callbacks`` is not kept.
     optimizer : type, default=torch.optim.Adam
         Optimiser class.
     optimizer_params : dict or None, default=None
@@ -120,6 +135,10 @@ class TFMixClassifier(ModalityClassifier):
         ``ce_transformer``, ``feature_std`` (spread of the features over a batch,
         relative to their size), ``valid_uar`` with early stopping, ``dur`` in
         seconds.
+    report_ : DataFrame
+        What ``fit`` could not use: row, file, stage and reason.
+    class_count_ : ndarray of shape (n_classes,)
+        Training rows of each class.
     n_features_in_ : int
         Columns of X.
     feature_names_in_ : ndarray of str
@@ -191,6 +210,8 @@ class TFMixClassifier(ModalityClassifier):
         class_weight=None,
         early_stopping=False,
         n_iter_no_change=10,
+        on_error="raise",
+        checkpoint_dir=None,
         optimizer=torch.optim.Adam,
         optimizer_params=None,
         device="auto",
@@ -214,6 +235,8 @@ class TFMixClassifier(ModalityClassifier):
         self.class_weight = class_weight
         self.early_stopping = early_stopping
         self.n_iter_no_change = n_iter_no_change
+        self.on_error = on_error
+        self.checkpoint_dir = checkpoint_dir
         self.optimizer = optimizer
         self.optimizer_params = optimizer_params
         self.device = device
@@ -336,14 +359,16 @@ class TFMixClassifier(ModalityClassifier):
         }
         return sum(terms.values()), terms
 
-    def _run_epochs(self, samples: Samples, labels, epochs: int, valid, schedule=None) -> None:
+    def _run_epochs(
+        self, samples: Samples, labels, epochs: int, valid, schedule=None, checkpoint=None
+    ) -> None:
         weighing = getattr(self, "_weighing", False)  # partial_fit leaves the weights as they are
         held = valid  # by early stopping
         if held is None and weighing:
             samples, labels, held = self._hold_out(samples, labels)
         if not len(self.history_):
             self.module_.standardise(*_statistics(samples["audio"]))
-        super()._run_epochs(samples, labels, epochs, valid, schedule)
+        super()._run_epochs(samples, labels, epochs, valid, schedule, checkpoint)
         if held is not None:
             self.validation_rows_ = np.unique(held[0]["audio"].rows)
             if weighing and self._suffice(self.validation_rows_, held[1]):

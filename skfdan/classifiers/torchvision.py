@@ -85,6 +85,28 @@ class TorchvisionClassifier(ModalityClassifier):
         Share of the rows (or of ``groups``, if given to ``fit``) held out.
     n_iter_no_change : int, default=10
         Epochs without improvement to wait for.
+    visual_transformer, audio_transformer : transformer or None, default=None
+        What decodes cells that are paths, batch by batch, for corpora that do
+        not fit in memory. None is ``FaceFrames(n_frames=1, on_no_face="center")``
+        and ``MelSpectrogram()``. Of a clip's frames, each epoch takes the next
+        one, a prediction all. Without ``cache_dir``, every epoch decodes again;
+        other than "raise", ``on_error`` reads every file once before the first.
+        ``transform`` is called, so nothing is cropped at random.
+    on_error : {"raise", "missing", "skip"}, default="raise"
+        What becomes of a row without a usable cell, and of a file that can't be
+        read. "raise" refuses it. "missing" treats the cell as missing; a row
+        without any is left out of the training. "skip" leaves the whole row
+        out if one of its files can't be read. At prediction, rows without a
+        usable cell get the shares of the classes in the training
+        (``class_count_``). A warning names the rows, ``report_`` lists them.
+    checkpoint_dir : path-like or None, default=None
+        Folder in which ``fit`` keeps its state, anew after every epoch. A fit
+        that was interrupted or killed goes on from there when it is started
+        again with the same parameters and data, and ends with the weights of
+        an uninterrupted one (bit by bit, on a CPU); one that is complete is
+        there at once. Other parameters or data are refused. "{fit}" in the name
+        stands for a hash of both: a folder for each fit of a search. The state
+        of ``callbacks`` is not kept.
     optimizer : type, default=torch.optim.SGD
         Optimiser class. The paper is silent beyond "momentum".
     optimizer_params : dict or None, default=None
@@ -110,6 +132,10 @@ class TorchvisionClassifier(ModalityClassifier):
         A row an epoch: ``train_loss``, its terms ``ce_audio`` and ``ce_visual``,
         ``feature_std`` (spread of the features over a batch, relative to their
         size), ``valid_uar`` with early stopping, ``dur`` in seconds.
+    report_ : DataFrame
+        What ``fit`` could not use: row, file, stage and reason.
+    class_count_ : ndarray of shape (n_classes,)
+        Training rows of each class.
     n_features_in_ : int
         Columns of X.
     feature_names_in_ : ndarray of str
@@ -167,6 +193,10 @@ class TorchvisionClassifier(ModalityClassifier):
         early_stopping=False,
         validation_fraction=0.1,
         n_iter_no_change=10,
+        visual_transformer=None,
+        audio_transformer=None,
+        on_error="raise",
+        checkpoint_dir=None,
         optimizer=torch.optim.SGD,
         optimizer_params=None,
         device="auto",
@@ -191,6 +221,10 @@ class TorchvisionClassifier(ModalityClassifier):
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
+        self.visual_transformer = visual_transformer
+        self.audio_transformer = audio_transformer
+        self.on_error = on_error
+        self.checkpoint_dir = checkpoint_dir
         self.optimizer = optimizer
         self.optimizer_params = optimizer_params
         self.device = device

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-__all__ = ["BACKBONES", "make_backbone"]
+__all__ = ["BACKBONES", "embed", "make_backbone"]
 
 #: Names that ``make_backbone`` knows.
 BACKBONES = ("resnet18", "resnet34", "resnet50", "vgg16", "vgg19", "cnn")
@@ -86,6 +86,40 @@ def make_backbone(
     return network, n_features
 
 
+def embed(backbone: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Send a batch through a backbone; a lone sample gives what it gives among others.
+
+    Convolutions of one image are computed in another order than those of
+    several, and their last digits differ. At prediction the clips that happen to
+    be in a batch must not show in a clip's result, so a lone image goes in twice.
+
+    Parameters
+    ----------
+    backbone : Module
+        From :func:`make_backbone`.
+    images : Tensor of shape (n, 3, H, W) or (n, d)
+        The batch.
+
+    Returns
+    -------
+    Tensor of shape (n, d)
+        Features.
+
+    Examples
+    --------
+    >>> backbone, _ = make_backbone("cnn", weights=None)
+    >>> images = torch.rand(3, 3, 32, 32)
+    >>> with torch.inference_mode():
+    ...     together = embed(backbone.eval(), images)
+    ...     alone = embed(backbone, images[:1])
+    >>> torch.equal(alone, together[:1])
+    True
+    """
+    if len(images) > 1 or backbone.training or images.ndim != 4:
+        return backbone(images)
+    return backbone(images.expand(2, -1, -1, -1))[:1]
+
+
 def _small_cnn() -> nn.Sequential:
     channels = (3, 16, 32, 64, 128)
     blocks: list[nn.Module] = []
@@ -150,7 +184,11 @@ def _state_from_file(path: Path) -> Mapping[str, torch.Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise RuntimeError(f"weights={str(path)!r} could not be read: {error}") from error
+        # torch's own message advises to load the file in a way that executes what it says.
+        raise RuntimeError(
+            f"weights={str(path)!r} could not be read: it is damaged, or holds more than tensors. "
+            "Save a state dict: torch.save(model.state_dict(), path)."
+        ) from error
     if not isinstance(state, Mapping) or not all(torch.is_tensor(v) for v in state.values()):
         raise RuntimeError(
             f"weights={str(path)!r} holds a {type(state).__name__}, not a state dict of tensors; "

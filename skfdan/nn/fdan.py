@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from skfdan.nn.attention import CrossAttentionLayer
-from skfdan.nn.backbones import make_backbone
+from skfdan.nn.backbones import embed, make_backbone
 from skfdan.nn.inputs import InputNorm, InputSpec
 
 __all__ = ["FDANNet", "FDANOutput"]
@@ -131,7 +131,7 @@ class FDANNet(nn.Module):
 
     def encode(self, modality: str, x: Tensor) -> Tensor:
         """Return the bottleneck features Z^0 of a batch, shape (n, bottleneck)."""
-        features = self.backbones[modality](self.inputs[modality](x))
+        features = embed(self.backbones[modality], self.inputs[modality](x))
         return self.bottlenecks[modality](features.to(self.classifier.weight.dtype))
 
     def adapt(

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from skfdan.nn.attention import cross_attention, other_modality
-from skfdan.nn.backbones import make_backbone
+from skfdan.nn.backbones import embed, make_backbone
 from skfdan.nn.fdan import FDANOutput
 from skfdan.nn.inputs import InputNorm, InputSpec
 
@@ -111,7 +111,7 @@ class OfficialFDANNet(nn.Module):
 
     def encode(self, modality: str, x: Tensor) -> Tensor:
         """Return the bottleneck features of a batch."""
-        features = self.backbone(self.inputs[modality](x))
+        features = embed(self.backbone, self.inputs[modality](x))
         return self.bottleneck(features.to(self.classifier.weight.dtype))
 
     def forward(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skfdan.nn.adaptation import cmd
-from skfdan.nn.backbones import make_backbone
+from skfdan.nn.backbones import embed, make_backbone
 from skfdan.nn.fdan import FDANOutput
 from skfdan.nn.inputs import InputNorm, InputSpec
 
@@ -154,7 +154,7 @@ class MISANet(nn.Module):
 
     def encode(self, modality: str, x: Tensor) -> Tensor:
         """Return the projected encoding of a batch, shape (n, hidden)."""
-        features = self.backbones[modality](self.inputs[modality](x))
+        features = embed(self.backbones[modality], self.inputs[modality](x))
         return self.projections[modality](features.to(self.classifier.weight.dtype))
 
     def fuse(

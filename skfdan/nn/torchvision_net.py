@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
-from skfdan.nn.backbones import make_backbone
+from skfdan.nn.backbones import embed, make_backbone
 from skfdan.nn.fdan import FDANOutput
 from skfdan.nn.inputs import InputNorm, InputSpec
 
@@ -107,7 +107,9 @@ class TorchvisionNet(nn.Module):
             if x is None:
                 continue
             head = self.classifiers[modality]
-            features = self.backbones[modality](self.inputs[modality](x)).to(head.weight.dtype)
+            features = embed(self.backbones[modality], self.inputs[modality](x)).to(
+                head.weight.dtype
+            )
             output.layers[modality] = [features]
             output.logits[modality] = head(features)
         return output

@@ -144,7 +144,7 @@ def bad_inputs():
     yield "cell channels", (make_table(visual=last), y), r"visual cell of row 0.*wrong shape"
     yield "nan", (nan, y), r"X row 3 holds NaN"
     yield "nan cell", (make_table(audio=nan), y), r"audio cell of row 3 holds NaN"
-    yield "path", (make_table(audio=["a.wav"] * 8), y), r"'a\.wav'\. Put MelSpectrogram\(\)"
+    yield "path", (make_table(audio=["a.wav"] * 8), y), r"row 0 \(a\.wav\): .*no such file"
     yield "modality", ({"voice": X_aud}, y), r"Unknown modality 'voice'"
     named = pd.DataFrame({"voice": ["a.wav"] * 8})
     yield "column", (named, y), r"column 'voice' of paths or arrays, which is no modality"

@@ -1,0 +1,310 @@
+"""The state of a fit in one file, from which another process can go on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import skorch
+import torch
+from sklearn.base import BaseEstimator
+
+from skfdan.classifiers._paths import PathCells
+from skfdan.classifiers._samples import Samples
+from skfdan.utils.archive import ArchiveError, read_archive, write_archive
+
+FILE = "checkpoint.safetensors"
+_SCHEMA = 1
+#: Parameters that change where and how visibly a fit runs, not what it computes.
+_INCIDENTAL = frozenset(
+    {"verbose", "device", "callbacks", "checkpoint_dir", "n_jobs", "cache_dir", "timeout"}
+)
+
+
+@dataclass
+class Progress:
+    """What a training has reached beside its weights."""
+
+    best: float = -np.inf
+    best_state: dict[str, torch.Tensor] | None = None
+    waited: int = 0
+    stopped: bool = False
+
+
+class Checkpoint:
+    """One fit's file in ``folder``, which nobody else may use meanwhile.
+
+    Parameters
+    ----------
+    folder : path-like
+        Where the file is; ``{fit}`` in it stands for a hash of parameters and
+        data, so that the candidates and folds of a search get folders of their
+        own.
+    identity : dict
+        What the fit computes, see :func:`fit_identity`.
+    """
+
+    def __init__(self, folder: str | os.PathLike, identity: dict[str, Any]):
+        name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+        self.folder = Path(os.fspath(folder).replace("{fit}", name)).expanduser()
+        self.file = self.folder / FILE
+        self.identity = identity
+        self._found: tuple[dict, dict] | None = None
+
+    def __enter__(self) -> Checkpoint:
+        from filelock import FileLock, Timeout
+
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise FileExistsError(
+                f"checkpoint_dir={str(self.folder)!r} is a file; give a folder."
+            ) from None
+        # The operating system frees the lock of a process that is killed.
+        self._lock = FileLock(self.folder / ".lock")
+        try:
+            self._lock.acquire(blocking=False)
+        except Timeout:
+            raise RuntimeError(
+                f"checkpoint_dir={str(self.folder)!r} is in use by another fit. Give each fit a "
+                'folder of its own; in a search, "{fit}" in the name does that.'
+            ) from None
+        try:
+            for left in self.folder.glob(f".{FILE}.*.tmp"):
+                left.unlink(missing_ok=True)  # by a process that was killed while it wrote
+            if self.file.exists():
+                self._found = self._read()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._lock.release()
+
+    def _read(self) -> tuple[dict, dict]:
+        try:
+            tensors, facts = read_archive(self.file)
+            there, schema = facts.get("identity"), facts.get("schema")
+        except ArchiveError as error:
+            problem = str(error).rstrip(".")
+            raise ArchiveError(f"{problem}. Delete it to train from the start.") from error
+        if schema != _SCHEMA or not isinstance(there, dict):
+            raise ArchiveError(
+                f"{str(self.file)!r} has the schema {schema}, and this version of skfdan knows "
+                f"{_SCHEMA}. Train on with the version that wrote it, or delete the file."
+            )
+        different = _differences(there, self.identity)
+        if different:
+            raise ValueError(
+                f"checkpoint_dir={str(self.folder)!r} holds another fit: "
+                f"{'; '.join(different[:5])}{'; ...' if len(different) > 5 else ''}. Fit with what "
+                "was there to go on, give another folder, or delete this one to start anew."
+            )
+        if facts["versions"] != _versions():
+            warnings.warn(
+                f"The checkpoint was written with {facts['versions']}, and this is {_versions()}: "
+                "the result may differ in the last digits.",
+                UserWarning,
+                stacklevel=4,
+            )
+        return tensors, facts
+
+    @property
+    def found(self) -> bool:
+        """Whether there is something to go on from."""
+        return self._found is not None
+
+    def start(self, rng: np.random.RandomState) -> np.random.RandomState:
+        """Return the generator that the interrupted fit began with, or this one."""
+        if self._found is not None:
+            tensors, facts = self._found
+            rng = _generator(tensors["start"], facts["start"])
+        self._start = _generator_state(rng)
+        return rng
+
+    def restore(self, net: Any, batches: Any, schedule: Any) -> Progress:
+        """Bring a fit that has just begun to where the interrupted one was."""
+        if self._found is None:
+            return Progress()
+        tensors, facts = self._found
+        self._found = None  # its memory is no longer needed
+        net.module_.load_state_dict(_below(tensors, "module."))
+        if net.criterion_ is not None:
+            net.criterion_.load_state_dict(_below(tensors, "criterion."))
+        _restore_optimizer(net.optimizer_, _below(tensors, "optimizer."), facts["optimizer"])
+        if schedule is not None:
+            schedule.load_state_dict(facts["schedule"])
+        batches.restore({k: t.numpy() for k, t in _below(tensors, "batches.").items()})
+        net.history_ = skorch.history.History(facts["history"])
+        net._random_state.set_state(_generator(tensors["rng"], facts["rng"]).get_state())
+        torch.set_rng_state(tensors["torch"])
+        if "cuda" in tensors and net.device_.startswith("cuda"):
+            torch.cuda.set_rng_state(tensors["cuda"], net.device_)
+        best = _below(tensors, "best.")
+        progress = facts["progress"]
+        return Progress(
+            best=-np.inf if progress["best"] is None else progress["best"],
+            best_state={k: t.to(net.device_) for k, t in best.items()} or None,
+            waited=progress["waited"],
+            stopped=progress["stopped"],
+        )
+
+    def save(self, net: Any, batches: Any, schedule: Any, progress: Progress) -> None:
+        """Put the state after an epoch in place of the last one."""
+        optimizer_tensors, optimizer = _optimizer_state(net.optimizer_)
+        rng, rng_facts = _generator_state(net._random_state)
+        start, start_facts = self._start
+        parts = {
+            "module.": net.module_.state_dict(),
+            "criterion.": {} if net.criterion_ is None else net.criterion_.state_dict(),
+            "optimizer.": optimizer_tensors,
+            "best.": progress.best_state or {},
+            "batches.": {k: torch.from_numpy(a) for k, a in batches.state().items()},
+        }
+        tensors = {prefix + k: t for prefix, part in parts.items() for k, t in part.items()}
+        tensors |= {"start": start, "rng": rng, "torch": torch.get_rng_state()}
+        if net.device_.startswith("cuda"):
+            tensors["cuda"] = torch.cuda.get_rng_state(net.device_)
+        facts = {
+            "schema": _SCHEMA,
+            "identity": self.identity,
+            "versions": _versions(),
+            "start": start_facts,
+            "rng": rng_facts,
+            "optimizer": optimizer,
+            "schedule": None if schedule is None else _plain(schedule.state_dict()),
+            "history": _plain(net.history_.to_list()),
+            "progress": {
+                "best": progress.best if np.isfinite(progress.best) else None,
+                "waited": progress.waited,
+                "stopped": progress.stopped,
+            },
+        }
+        write_archive(self.file, tensors, facts)
+
+
+def fit_identity(
+    estimator: BaseEstimator, samples: Samples, y: np.ndarray, groups: Any
+) -> dict[str, Any]:
+    """Say what a fit computes: its parameters, and a hash of each part of the data."""
+    data = {m: _hash_samples(samples[m]) for m in sorted(samples)}
+    data["labels"] = _hash_values(y)
+    if groups is not None:
+        data["groups"] = _hash_values(np.asarray(groups))
+    return {
+        "classifier": type(estimator).__name__,
+        "parameters": {
+            name: _text(value)
+            for name, value in estimator.get_params(deep=True).items()
+            if name.rsplit("__", 1)[-1] not in _INCIDENTAL
+        },
+        "data": data,
+    }
+
+
+def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    if there["classifier"] != here["classifier"]:
+        return [f"it is a {there['classifier']}, not a {here['classifier']}"]
+    old, new = there["parameters"], here["parameters"]
+    found = [
+        f"{name} was {old.get(name, 'not there')}, now {new.get(name, 'not there')}"
+        for name in sorted({*old, *new})
+        if old.get(name) != new.get(name)
+    ]
+    old, new = there["data"], here["data"]
+    for name in sorted({*old, *new}):
+        if old.get(name) != new.get(name):
+            word = name if name in ("labels", "groups") else f"{name} cells"
+            how = "other" if name in old and name in new else "more" if name in new else "no"
+            found.append(f"it was trained on {how if how == 'other' else 'different'} {word}")
+    return found
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, (BaseEstimator, np.random.RandomState)):
+        # Its parameters stand beside it; a generator counts by the state it had at the start.
+        return type(value).__name__
+    if isinstance(value, type) or callable(value):
+        return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+    return repr(value)
+
+
+def _hash_samples(samples: Any) -> str:
+    digest = hashlib.sha256(np.ascontiguousarray(samples.rows).tobytes())
+    if isinstance(samples.cells, PathCells):
+        from skfdan.preprocessing.cache import content_identity
+
+        for path in samples.cells.paths:
+            digest.update("\0".join(content_identity(path)).encode(errors="surrogateescape"))
+    else:
+        for cell in samples.cells:
+            digest.update(f"{cell.dtype}{cell.shape}".encode())
+            digest.update(np.ascontiguousarray(cell).data)
+    return digest.hexdigest()
+
+
+def _hash_values(values: np.ndarray) -> str:
+    text = json.dumps([values.dtype.kind, values.tolist()], default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    return {"torch": torch.__version__, "numpy": np.__version__}
+
+
+def _generator_state(rng: np.random.RandomState) -> tuple[torch.Tensor, list]:
+    _, keys, position, has_gauss, gauss = rng.get_state()
+    return torch.from_numpy(keys.astype(np.int64)), [int(position), int(has_gauss), float(gauss)]
+
+
+def _generator(keys: torch.Tensor, facts: list) -> np.random.RandomState:
+    rng = np.random.RandomState()
+    rng.set_state(("MT19937", keys.numpy().astype(np.uint32), *facts))
+    return rng
+
+
+def _optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.Tensor], dict]:
+    state = optimizer.state_dict()
+    tensors, numbers = {}, {}
+    for index, values in state["state"].items():
+        for name, value in values.items():
+            key = f"{index}.{name}"
+            (tensors if torch.is_tensor(value) else numbers)[key] = value
+    return tensors, {"numbers": numbers, "param_groups": _plain(state["param_groups"])}
+
+
+def _restore_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor], facts: dict
+) -> None:
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in {**facts["numbers"], **tensors}.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    groups = []
+    for saved, own in zip(facts["param_groups"], optimizer.param_groups, strict=True):
+        # JSON knows no tuples, and Adam's betas are one.
+        groups.append(
+            {k: tuple(v) if isinstance(own.get(k), tuple) else v for k, v in saved.items()}
+        )
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON can hold of a state dict, or of what callbacks record."""
+
+    def default(v):
+        return v.tolist() if hasattr(v, "tolist") else str(v)
+
+    return json.loads(json.dumps(value, default=default))
+
+
+def _below(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}

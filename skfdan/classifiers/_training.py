@@ -1,0 +1,280 @@
+"""How the network classifiers are trained: seeds, epochs, losses, and guards."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.utils import compute_class_weight
+from skorch.callbacks import EpochTimer, PrintLog
+
+from skfdan.classifiers._batches import Batch, Batches, EpochMeans, number, relative_spread
+from skfdan.classifiers._checkpoint import Checkpoint, Progress
+from skfdan.classifiers._samples import ModalitySamples, Samples
+from skfdan.nn.fdan import FDANOutput
+from skfdan.utils.progress import progress_bar
+from skfdan.utils.threads import one_thread
+
+#: Features whose spread over the samples is this small a part of their size
+#: carry no information about the samples.
+_COLLAPSED = 1e-3
+
+
+class DivergenceError(ValueError):
+    """Training has left the finite numbers; the message says where."""
+
+
+class TrainingMixin:
+    """The epochs of ``fit`` and ``partial_fit``."""
+
+    @contextmanager
+    def _training(self):
+        """Seed torch without touching the user's generator, and mind the threads."""
+        seed = int(self._random_state.randint(2**31 - 1))
+        self.device_ = self._resolve_device()
+        devices = [self.device_] if self.device_.startswith("cuda") else []
+        with torch.random.fork_rng(devices=devices), one_thread(self._is_small()):
+            torch.manual_seed(seed)
+            yield
+
+    def _is_small(self) -> bool:
+        """Tell whether the network is too small to share a step between threads."""
+        return self.backbone in (None, "cnn") or all(
+            s.kind == "vector" for s in self._specs.values()
+        )
+
+    def _resolve_device(self) -> str:
+        if self.device == "auto":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            device = torch.device(self.device)
+        except (RuntimeError, TypeError):
+            raise ValueError(
+                f'device={self.device!r} is unknown; give "auto", "cpu", "cuda" or "cuda:1".'
+            ) from None
+        found = torch.cuda.device_count() if device.type == "cuda" else None
+        if found is not None and (device.index or 0) >= found:
+            raise ValueError(
+                f"device={str(self.device)!r} is not there: torch finds {found} CUDA devices. "
+                'device="auto" takes one if there is one.'
+            )
+        return str(self.device)
+
+    def _start(self, labels: dict[str, np.ndarray], classes: np.ndarray) -> None:
+        """Build the network, optimiser, callbacks and history."""
+        # If the new network can't be built, the old one must not go with the new classes.
+        vars(self).pop("module_", None)
+        self.classes_inferred_ = classes
+        self._class_weights = {m: self._weights(y[y >= 0]) for m, y in labels.items()}
+        self.initialized_ = False
+        self.virtual_params_ = {}
+        self._initialize_callbacks()
+        with self._current_init_context("module"):
+            self.module_ = self._make_module().to(self.device_)
+        with self._current_init_context("criterion"):
+            self.criterion_ = self._make_criterion()
+            if self.criterion_ is not None:
+                self.criterion_.to(self.device_)
+        self._initialize_optimizer()
+        self._initialize_history()
+        self.initialized_ = True
+
+    def _weights(self, y: np.ndarray) -> torch.Tensor | None:
+        """Weight of each class, scaled to an average of 1 over the samples.
+
+        Scaling over all samples, not over a batch, keeps a batch that holds
+        only a light class light.
+        """
+        if self.class_weight is None or len(y) == 0:
+            return None
+        present = np.unique(y)
+        classes = self.classes_[present]
+        given = self.class_weight
+        if isinstance(given, dict):
+            unknown = [c for c in given if c not in self.classes_]
+            if unknown:
+                raise ValueError(
+                    f"class_weight names {unknown[0]!r}, which is not among the classes "
+                    f"{self.classes_.tolist()}."
+                )
+            given = {c: given.get(c, 1.0) for c in classes}
+        weights = np.zeros(len(self.classes_))
+        weights[present] = compute_class_weight(given, classes=classes, y=self.classes_[y])
+        return torch.tensor(weights / weights[y].mean(), dtype=torch.float32)
+
+    def _run_epochs(
+        self,
+        samples: Samples,
+        labels: dict[str, np.ndarray],
+        epochs: int,
+        valid,
+        schedule=None,
+        checkpoint: Checkpoint | None = None,
+    ) -> None:
+        batches = self._make_batches(samples, labels)
+        at = Progress()
+        if checkpoint is not None:
+            at = checkpoint.restore(self, batches, schedule)
+            epochs = 0 if at.stopped else epochs - len(self.history_)
+        self.notify("on_train_begin", X=samples, y=labels)
+        bar = progress_bar(
+            range(epochs),
+            total=epochs,
+            desc=type(self).__name__,
+            unit="epoch",
+            verbose=self.verbose if epochs > 1 else 0,
+        )
+        try:
+            for _ in bar:
+                self._run_epoch(samples, labels, batches, valid, schedule, at)
+                if checkpoint is not None:
+                    checkpoint.save(self, batches, schedule, at)
+                if hasattr(bar, "set_postfix"):
+                    bar.set_postfix(loss=f"{self.history_[-1]['train_loss']:.3f}")
+                if at.stopped:
+                    break
+        except DivergenceError:
+            # Neither a half-trained network nor one of NaN is a result.
+            vars(self).pop("module_", None)
+            raise
+        finally:
+            if "module_" in vars(self):
+                if at.best_state is not None:
+                    self.module_.load_state_dict(at.best_state)
+                if schedule is not None:
+                    # partial_fit may go on from here, and not at a rate of 0.
+                    rates = zip(self.optimizer_.param_groups, schedule.base_lrs, strict=True)
+                    for group, lr in rates:
+                        group["lr"] = lr
+                self._finish(samples, labels)
+                self.notify("on_train_end", X=samples, y=labels)
+        self._warn_if_collapsed()
+
+    def _run_epoch(self, samples, labels, batches, valid, schedule, at: Progress) -> None:
+        """Train for one epoch, validate, and note how training goes on."""
+        # Counted over the calls of partial_fit too, whose every call is one epoch.
+        self._progress = min(1.0, len(self.history_) / self.max_epochs)
+        self.notify("on_epoch_begin", dataset_train=samples, dataset_valid=None)
+        self.run_single_epoch(batches, training=True, prefix="train", step_fn=self.train_step)
+        self._check_parameters_finite()
+        if schedule is not None:
+            schedule.step()
+        if valid is not None:
+            self._finish(samples, labels)
+            score = self._validation_uar(*valid)
+            self.history_.record("valid_uar", score)
+            at.waited += 1
+            if score > at.best:
+                at.best, at.waited = score, 0
+                at.best_state = copy.deepcopy(self.module_.state_dict())
+            at.stopped = at.waited >= self.n_iter_no_change
+        try:
+            self.notify("on_epoch_end", dataset_train=samples, dataset_valid=None)
+        except KeyboardInterrupt:  # how skorch's EarlyStopping ends training
+            at.stopped = True
+
+    def _check_parameters_finite(self) -> None:
+        """Notice a last step that has ruined the weights after its loss was computed."""
+        for name, p in self.module_.named_parameters():
+            if not bool(torch.isfinite(p).all()):
+                raise DivergenceError(
+                    f"Training diverged: after epoch {len(self.history_)} the weights {name} hold "
+                    "NaN or infinite values. Lower lr or momentum."
+                )
+
+    def _make_batches(self, samples: Samples, labels: dict[str, np.ndarray]):
+        """Return what yields (Batch, labels of each modality) for every step of an epoch."""
+        return Batches(samples, labels, self.batch_size, self.input_size, self._random_state)
+
+    def _validation_samples(self, samples: Samples, lead: str, held: ModalitySamples) -> Samples:
+        """Return what the score of an epoch reads: the rows held out of the leading modality."""
+        return {lead: held}
+
+    def _validation_uar(self, samples: Samples, y: np.ndarray) -> float:
+        log_proba, _ = self._row_outputs(samples, len(y))
+        rows = np.unique(np.concatenate([s.rows for s in samples.values()]))
+        predicted = log_proba[rows].argmax(1)
+        with warnings.catch_warnings():
+            # A small validation part may lack classes that are predicted.
+            warnings.filterwarnings("ignore", "y_pred contains classes not in y_true")
+            return float(balanced_accuracy_score(y[rows], predicted))
+
+    def _warn_if_collapsed(self) -> None:
+        spread = self.history_[-1].get("feature_std") if len(self.history_) else None
+        if spread is not None and spread < _COLLAPSED:
+            warnings.warn(self._collapse_message(spread), ConvergenceWarning, stacklevel=4)
+
+    def _collapse_message(self, spread: float) -> str:
+        return (
+            f"The features have collapsed: after training, the samples of a batch differ by "
+            f"{spread:.1e} of the features' size, so predictions hardly depend on the input. "
+            "Lower lr or weight_decay."
+        )
+
+    @property
+    def _default_callbacks(self):
+        callbacks = [("epoch_timer", EpochTimer()), ("epoch_means", EpochMeans())]
+        return [*callbacks, ("print_log", PrintLog())] if self.verbose > 1 else callbacks
+
+    def get_params_for_optimizer(self, prefix, named_parameters):
+        """Give the optimiser the learning rate, momentum and weight decay.
+
+        Parameters
+        ----------
+        prefix : str
+            ``"optimizer"``.
+        named_parameters : iterator
+            Named parameters of the network.
+
+        Returns
+        -------
+        args : tuple
+            Parameter groups.
+        kwargs : dict
+            Arguments of the optimiser.
+        """
+        trainable = [(n, p) for n, p in named_parameters if p.requires_grad]
+        args, kwargs = super().get_params_for_optimizer(prefix, trainable)
+        kwargs["weight_decay"] = self.weight_decay
+        if issubclass(self.optimizer, torch.optim.SGD):
+            kwargs |= {"momentum": self.momentum, "fused": True}
+        return args, kwargs | (self.optimizer_params or {})
+
+    def infer(self, x: Batch, **_) -> FDANOutput:
+        """Send one batch through the network, on its device."""
+        return self.module_(**{m: c.to(self.device_) for m, c in x.cells.items()})
+
+    def get_loss(self, y_pred: FDANOutput, y_true, X=None, training=False) -> torch.Tensor:
+        """Return the loss of a batch and record its terms in ``history_``."""
+        y_true = {m: y.to(self.device_) for m, y in y_true.items()}
+        loss, terms = self._loss_terms(y_pred, y_true)
+        if training:
+            for name, value in terms.items():
+                self.history_.record_batch(name, number(value))
+            features = [z[-1].detach() for z in y_pred.layers.values() if len(z[-1]) > 1]
+            if features:
+                self.history_.record_batch("feature_std", min(map(relative_spread, features)))
+            if not torch.isfinite(loss):
+                raise DivergenceError(
+                    f"Training diverged: the loss is {number(loss)} in epoch "
+                    f"{len(self.history_)}, batch {len(self.history_[-1]['batches'])} "
+                    f"({', '.join(f'{k}={number(v):.3g}' for k, v in terms.items())}). "
+                    f"Lower lr or momentum. The batch held {X.describe()}."
+                )
+        return loss
+
+    def _cross_entropy(self, modality: str, logits: torch.Tensor, y: torch.Tensor):
+        """Return the mean cross-entropy of the labelled samples; -1 is no label."""
+        labelled = y >= 0
+        if not labelled.all():
+            logits, y = logits[labelled], y[labelled]
+            if len(y) == 0:
+                return 0.0 * logits.sum()
+        losses = torch.nn.functional.cross_entropy(logits, y, reduction="none")
+        weights = self._class_weights.get(modality)
+        return losses.mean() if weights is None else (losses * weights.to(y.device)[y]).mean()

@@ -1,0 +1,126 @@
+"""Numbers that are none, memory that is short, and results that depend on nothing else."""
+
+import numpy as np
+import pytest
+import torch
+from joblib import Parallel, delayed
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, cross_val_predict
+
+from classifiers.small_clips import QUICK, make_clips
+from skfdan import FDANClassifier, make_table
+from skfdan.classifiers import MISAClassifier
+
+SMALL = QUICK | {"max_epochs": 2}
+
+
+def test_a_diverged_fit_names_epoch_batch_and_rows_and_is_no_fit():
+    X_vis, X_aud, y = make_clips(12)
+    clf = FDANClassifier(**SMALL | {"lr": 1e30, "batch_size": 4, "lr_schedule": "constant"})
+    with pytest.raises(
+        ValueError,
+        match=r"(?s)the loss is (nan|inf) in epoch \d+, batch \d+ .*"
+        r"the audio cells of rows \d+, \d+, \d+, \d+ and the visual cells of rows \d+, \d+, ",
+    ):
+        clf.fit(X_vis, X_aud, y)
+    with pytest.raises(NotFittedError):
+        clf.predict(X_aud)
+
+
+def test_a_last_step_that_ruins_the_weights_is_noticed():
+    X_vis, X_aud, y = make_clips(12)
+    clf = FDANClassifier(**SMALL | {"lr": 1e39, "max_epochs": 1, "batch_size": 32})
+    with pytest.raises(ValueError, match=r"after epoch 1 the weights \S+ hold NaN or infinite"):
+        clf.fit(X_vis, X_aud, y)
+    assert not hasattr(clf, "module_")
+
+
+def test_a_failed_refit_does_not_leave_the_old_network():
+    X_vis, X_aud, y = make_clips(12)
+    clf = FDANClassifier(**SMALL).fit(X_vis, X_aud, y)
+    with pytest.raises(ValueError, match="diverged"):
+        clf.set_params(lr=1e30, max_epochs=9, lr_schedule="constant").fit(X_vis, X_aud, y)
+    with pytest.raises(NotFittedError):
+        clf.predict(X_aud)
+
+
+def test_a_network_that_gives_nan_is_not_believed():
+    X_vis, X_aud, y = make_clips(12)
+    clf = FDANClassifier(**SMALL).fit(X_vis, X_aud, y)
+    with torch.no_grad():
+        clf.module_.classifier.weight[0, 0] = float("nan")
+    with pytest.raises(ValueError, match=r"gives NaN for row 0 \(3 of 3 rows\)"):
+        clf.predict(X_aud[:3])
+
+
+@pytest.mark.parametrize("kind", [FDANClassifier, MISAClassifier])
+def test_memory_that_is_short_halves_the_batch(kind, monkeypatch):
+    X_vis, X_aud, y = make_clips(20)
+    table = make_table(visual=X_vis, audio=X_aud)
+    params = {k: v for k, v in SMALL.items() if k in kind().get_params()}
+    clf = kind(**params).fit(table, y)
+    expected = clf.predict_proba(table)
+    sizes = []
+    forward = type(clf.module_).forward
+
+    def short(self, visual=None, audio=None, **kwargs):
+        n = len(audio if audio is not None else visual)
+        sizes.append(n)
+        if n > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, visual=visual, audio=audio, **kwargs)
+
+    monkeypatch.setattr(type(clf.module_), "forward", short)
+    np.testing.assert_allclose(clf.predict_proba(table), expected, rtol=1e-6)
+    assert sizes[:4] == [20, 10, 5, 2]
+    assert sum(n for n in sizes if n <= 3) == 20
+
+    def none_left(self, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(type(clf.module_), "forward", none_left)
+    with pytest.raises(torch.OutOfMemoryError):
+        clf.predict_proba(table)
+
+
+@pytest.mark.parametrize("backbone", ["cnn", "resnet18"])
+def test_a_prediction_does_not_depend_on_the_batch_size(backbone):
+    X_vis, X_aud, y = make_clips(24)
+    params = SMALL | {"backbone": backbone, "input_size": 32, "max_epochs": 1}
+    clf = FDANClassifier(**params).fit(X_vis, X_aud, y)
+    expected = clf.predict_proba(X_aud)
+    for size in (1, 5, 24, 1000):
+        proba = clf.set_params(batch_size=size).predict_proba(X_aud)
+        np.testing.assert_allclose(proba, expected, rtol=1e-13, atol=1e-15)
+        np.testing.assert_array_equal(proba.argmax(1), expected.argmax(1))
+
+
+def test_a_seed_gives_the_same_results_again_and_in_other_processes():
+    X_vis, X_aud, y = make_clips(24)
+    table = make_table(visual=X_vis, audio=X_aud)
+    clf = FDANClassifier(**SMALL | {"dropout": 0.2})
+    first = clf.fit(table, y).predict_proba(table)
+    np.testing.assert_array_equal(clf.fit(table, y).predict_proba(table), first)
+
+    def fit(seed):
+        np.random.seed(seed)  # noqa: NPY002 - another state of the global generator
+        torch.manual_seed(seed)
+        return clf.fit(table, y).predict_proba(table)
+
+    for proba in Parallel(n_jobs=2)(delayed(fit)(seed) for seed in (1, 2)):
+        np.testing.assert_array_equal(proba, first)
+
+
+def test_a_search_does_not_depend_on_the_number_of_processes():
+    X_vis, X_aud, y = make_clips(24)
+    table = make_table(visual=X_vis, audio=X_aud)
+    clf = FDANClassifier(**SMALL)
+    found = [
+        GridSearchCV(clf, {"alpha": [0.0, 0.1]}, cv=2, n_jobs=n_jobs).fit(table, y)
+        for n_jobs in (1, 2)
+    ]
+    one, two = (s.cv_results_["mean_test_score"] for s in found)
+    np.testing.assert_array_equal(one, two)
+    np.testing.assert_array_equal(found[0].predict_proba(table), found[1].predict_proba(table))
+    predicted = [cross_val_predict(clf, table, y, cv=2, n_jobs=n) for n in (1, 2)]
+    np.testing.assert_array_equal(*predicted)
