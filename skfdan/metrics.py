@@ -7,7 +7,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 from sklearn.metrics import accuracy_score, f1_score, recall_score
+
+from skfdan.table import is_missing
 
 __all__ = ["SCORING", "uar_score", "war_score", "weighted_f1_score"]
 
@@ -34,6 +37,7 @@ def war_score(y_true, y_pred) -> float:
     >>> war_score(["a", "a", "a", "b"], ["a", "a", "a", "a"])
     0.75
     """
+    _check_labels("war_score", y_true, y_pred)
     return float(accuracy_score(y_true, y_pred))
 
 
@@ -56,6 +60,7 @@ def uar_score(y_true, y_pred) -> float:
     >>> uar_score(["a", "a", "a", "b"], ["a", "a", "a", "a"])
     0.5
     """
+    _check_labels("uar_score", y_true, y_pred)
     labels = sorted(set(y_true))
     return float(recall_score(y_true, y_pred, labels=labels, average="macro", zero_division=0))
 
@@ -78,4 +83,15 @@ def weighted_f1_score(y_true, y_pred) -> float:
     >>> round(weighted_f1_score(["a", "a", "a", "b"], ["a", "a", "a", "a"]), 3)
     0.643
     """
+    _check_labels("weighted_f1_score", y_true, y_pred)
     return float(f1_score(y_true, y_pred, average="weighted", zero_division=0))
+
+
+def _check_labels(who: str, y_true, y_pred) -> None:
+    for name, labels in (("y_true", y_true), ("y_pred", y_pred)):
+        missing = np.flatnonzero([is_missing(label) for label in labels])
+        if len(missing):
+            raise ValueError(
+                f"{who}: {name} is missing (NaN or None) in row {missing[0]}; score the rows that "
+                "have a label."
+            )

@@ -240,6 +240,13 @@ def stack_modalities(
                 f"{labels[-1].dtype}; name the emotions alike in both."
             )
         groups.append(None if not rest or rest[0] is None else np.asarray(rest[0]))
+        kinds = {g.dtype.kind in "UOST" for g in groups if g is not None}
+        if len(kinds) > 1:
+            raise ValueError(
+                f"stack_modalities: visual groups are {groups[0].dtype} and audio groups "
+                f"{groups[-1].dtype}; name the speakers alike in both, as 1 and '1' would become "
+                "one."
+            )
     if any(g is None for g in groups) and any(g is not None for g in groups):
         without = [name for (name, _), g in zip(sources, groups, strict=True) if g is None]
         raise ValueError(

@@ -376,3 +376,8 @@ def test_a_reindexed_row_is_missing_for_the_helpers(table):
     assert is_missing(grown.loc[8, "visual"])
     assert is_missing(grown.loc[8, "audio"])
     assert len(unpair(grown, np.arange(9))[0]) == len(unpair(table, np.arange(8))[0])
+
+
+def test_groups_of_two_types_are_refused():
+    with pytest.raises(ValueError, match="visual groups are int64 and audio groups <U1"):
+        stack_modalities(visual=(["a.png"], ["joy"], [1]), audio=(["a.wav"], ["joy"], ["1"]))

@@ -243,7 +243,11 @@ def _hash_samples(samples: Any) -> str:
         from skfdan.preprocessing.cache import content_identity
 
         for path in samples.cells.paths:
-            digest.update("\0".join(content_identity(path)).encode(errors="surrogateescape"))
+            try:
+                identity = content_identity(path)
+            except OSError:
+                identity = [str(path)]  # an error that names the row comes when it is read
+            digest.update("\0".join(identity).encode(errors="surrogateescape"))
     else:
         for cell in samples.cells:
             digest.update(f"{cell.dtype}{cell.shape}".encode())
@@ -252,7 +256,7 @@ def _hash_samples(samples: Any) -> str:
 
 
 def _hash_values(values: np.ndarray) -> str:
-    text = json.dumps([values.dtype.kind, values.tolist()], default=str)
+    text = json.dumps(values.tolist(), default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -214,10 +214,11 @@ class InputMixin:
         if X_vis is None and X_aud is None:
             if y_true is None and y_vis is None and y_aud is None:
                 samples, n = self._read_X(X, reset=reset)
+                left_out = vars(self).pop("_left_out")
                 y = self._read_y(y, n)
-                if self._left_out is not None and self._left_out.any():
+                if left_out is not None and left_out.any():
                     y = y.astype(object)
-                    y[self._left_out] = None
+                    y[left_out] = None
                 return samples, y
             X_vis, X_aud = X, y
             y = y_true
@@ -231,7 +232,6 @@ class InputMixin:
             )
         if isinstance(y, tuple) and len(y) == 2:
             y_vis, y_aud, y = *y, None
-        self._left_out = None
         self.report_ = empty_report()
         decoders = self._decoders(
             {m: as_cells(X) for m, X in (("visual", X_vis), ("audio", X_aud)) if holds_paths(X)}

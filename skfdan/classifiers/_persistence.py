@@ -71,14 +71,34 @@ class PersistenceMixin:
             overwrite=overwrite,
         )
 
+    def push_to_hub(self, repo_id: str, **settings) -> str:
+        """Upload the fitted classifier to the Hugging Face Hub.
+
+        Parameters
+        ----------
+        repo_id : str
+            ``"user/model"``.
+        **settings : dict
+            Handed to :func:`skfdan.persistence.push_to_hub`.
+
+        Returns
+        -------
+        str
+            Address of the commit.
+        """
+        from skfdan.persistence import push_to_hub
+
+        return push_to_hub(self, repo_id, **settings)
+
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike, **params) -> Self:
         """Load a classifier of this class from a folder of :meth:`save_pretrained`.
 
         Parameters
         ----------
-        folder : path-like
-            The folder; see :func:`skfdan.persistence.load_pretrained`.
+        folder : path-like or str
+            The folder, or ``"hf://user/model"``; see
+            :func:`skfdan.persistence.load_pretrained`.
         **params : dict
             Parameters in the place of the stored ones, such as ``device="cpu"``.
 

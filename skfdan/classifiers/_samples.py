@@ -344,7 +344,9 @@ def _check_image(image: np.ndarray, modality: str, where: str) -> None:
 def _numbers(array: np.ndarray, where: str) -> np.ndarray:
     if array.dtype.kind not in "biuf":
         raise TypeError(f"The {where} has dtype {array.dtype}; numbers are needed.")
-    return array.astype(np.float32, copy=False)
+    # What float32 can't hold becomes infinite, and is refused as that.
+    with np.errstate(over="ignore"):
+        return array.astype(np.float32, copy=False)
 
 
 def _uniform(cells: list[np.ndarray], rows: np.ndarray, modality: str) -> ModalitySamples:

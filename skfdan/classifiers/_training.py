@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import copy
+import signal
+import threading
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +31,26 @@ _COLLAPSED = 1e-3
 
 class DivergenceError(ValueError):
     """Training has left the finite numbers; the message says where."""
+
+
+@contextmanager
+def _noticing_interrupts() -> Iterator[list[int]]:
+    """Give a list that fills when Ctrl-C is pressed, which raises what callbacks raise too."""
+    interrupts: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield interrupts
+        return
+
+    def note(number: int, frame: Any) -> None:
+        interrupts.append(number)
+        before(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield interrupts
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class TrainingMixin:
@@ -173,10 +197,13 @@ class TrainingMixin:
                 at.best, at.waited = score, 0
                 at.best_state = copy.deepcopy(self.module_.state_dict())
             at.stopped = at.waited >= self.n_iter_no_change
-        try:
-            self.notify("on_epoch_end", dataset_train=samples, dataset_valid=None)
-        except KeyboardInterrupt:  # how skorch's EarlyStopping ends training
-            at.stopped = True
+        with _noticing_interrupts() as interrupts:
+            try:
+                self.notify("on_epoch_end", dataset_train=samples, dataset_valid=None)
+            except KeyboardInterrupt:
+                if interrupts:
+                    raise
+                at.stopped = True  # how skorch's EarlyStopping ends training
 
     def _check_parameters_finite(self) -> None:
         """Notice a last step that has ruined the weights after its loss was computed."""

@@ -314,13 +314,14 @@ class ModalityClassifier(
                 )
         _, encoded = encode(y, known)
         count = count_classes(samples, encoded, len(known))
-        self.class_count_ = count if first else self.class_count_ + count
         labels = {m: encoded[s.rows] for m, s in samples.items()}
         if first:
             self._specs = {m: s.spec() for m, s in samples.items()}
         else:
             self._check_cells(samples)
         with self._training():
+            # Rows that are refused do not count.
+            self.class_count_ = count if first else self.class_count_ + count
             if first:
                 self._start(labels, known)
             else:

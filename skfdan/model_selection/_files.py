@@ -326,7 +326,8 @@ def _read(path: Path) -> dict[str, Any]:
     if document.get("format_version") != _FORMAT_VERSION:
         raise ValueError(
             f"{str(path)!r} is a split file of format version {document.get('format_version')!r}; "
-            f"this version of skfdan reads {_FORMAT_VERSION}."
+            f"this version of skfdan reads {_FORMAT_VERSION}. Update skfdan, or make the splits "
+            "anew with save_splits."
         )
     changed = _find_change(document)
     if changed:

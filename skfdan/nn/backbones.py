@@ -91,7 +91,8 @@ def embed(backbone: nn.Module, images: torch.Tensor) -> torch.Tensor:
 
     Convolutions of one image are computed in another order than those of
     several, and their last digits differ. At prediction the clips that happen to
-    be in a batch must not show in a clip's result, so a lone image goes in twice.
+    be in a batch must not show in a clip's result, so a lone image goes in twice. In
+    training, batch normalisation cannot do with one value either.
 
     Parameters
     ----------
@@ -115,7 +116,7 @@ def embed(backbone: nn.Module, images: torch.Tensor) -> torch.Tensor:
     >>> torch.equal(alone, together[:1])
     True
     """
-    if len(images) > 1 or backbone.training or images.ndim != 4:
+    if len(images) != 1 or images.ndim != 4:
         return backbone(images)
     return backbone(images.expand(2, -1, -1, -1))[:1]
 

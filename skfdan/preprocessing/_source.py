@@ -60,6 +60,17 @@ _CONTAINERS = (
     "ogg,rm,tta,voc,w64,wav,wv"
 )
 
+# What FFmpeg calls the containers that the first bytes tell for sure. Left to itself it goes by
+# the name too, and takes a video called "clip%02d.png" for a list of pictures.
+_DEMUXERS = {
+    "ASF or WMV": "asf",
+    "AVI": "avi",
+    "FLV": "flv",
+    "MP4 or QuickTime": "mov",
+    "Matroska or WebM": "matroska",
+    "QuickTime": "mov",
+}
+
 
 class MediaError(ValueError):
     """A file or array that holds no usable sound or picture.
@@ -163,6 +174,7 @@ def opened(path: str, kind: str, limits: DecodeLimits) -> Iterator[tuple[Any, An
         with av.open(
             # Nothing but this file, even where its content or name asks for more.
             f"file:{path}",
+            format=_DEMUXERS.get(header),
             options={"protocol_whitelist": "file", "format_whitelist": _CONTAINERS},
             metadata_errors="ignore",  # titles may be in any encoding, and are of no interest
         ) as container:

@@ -147,12 +147,6 @@ CASES = {
         ),
         {},
     ),
-    "torchvision vgg": (
-        lambda: TorchvisionClassifier(
-            arch="vgg16", weights=None, backbone_trainable=False, input_size=32, **SEQUENCES
-        ),
-        {"slow": True},
-    ),
     "gmtcnet": (lambda: GMTCNetClassifier(n_filters=4, n_blocks=2, **SEQUENCES), {"seq": True}),
     "gmtcnet early stopping": (
         lambda: GMTCNetClassifier(

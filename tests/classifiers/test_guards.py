@@ -1,11 +1,16 @@
 """Numbers that are none, memory that is short, and results that depend on nothing else."""
 
+import os
+import signal
+import time
+
 import numpy as np
 import pytest
 import torch
 from joblib import Parallel, delayed
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_predict
+from skorch.callbacks import Callback
 
 from classifiers.small_clips import QUICK, make_clips
 from skfdan import FDANClassifier, make_table
@@ -124,3 +129,49 @@ def test_a_search_does_not_depend_on_the_number_of_processes():
     np.testing.assert_array_equal(found[0].predict_proba(table), found[1].predict_proba(table))
     predicted = [cross_val_predict(clf, table, y, cv=2, n_jobs=n) for n in (1, 2)]
     np.testing.assert_array_equal(*predicted)
+
+
+def test_a_modality_of_one_sample_trains():
+    X_vis, X_aud, y = make_clips(6)
+    table = make_table(visual=[X_vis[0], *[None] * 5], audio=X_aud)
+    clf = FDANClassifier(**SMALL).fit(table, y)
+    assert np.isfinite(clf.predict_proba(table)).all()
+
+
+def test_values_beyond_float32_are_refused_by_row():
+    X_vis, X_aud, y = make_clips(6)
+    X_aud = X_aud.astype(np.float64)
+    X_aud[2, 3, 4] = 1e60
+    with pytest.raises(ValueError, match="audio cell of row 2 holds NaN or infinite"):
+        FDANClassifier(**SMALL).fit(make_table(visual=X_vis, audio=list(X_aud)), y)
+
+
+class _AtTheEnd(Callback):
+    """Ends the second epoch as a callback does, or as the user does."""
+
+    def __init__(self, act):
+        self.act = act
+
+    def on_epoch_end(self, net, **kwargs):
+        if len(net.history_) == 2:
+            self.act()
+
+
+def _stop():
+    raise KeyboardInterrupt
+
+
+def _press_ctrl_c():
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(1)
+
+
+def test_a_user_who_interrupts_a_callback_is_no_early_stopping(tmp_path):
+    X_vis, X_aud, y = make_clips(12)
+    params = SMALL | {"max_epochs": 4, "checkpoint_dir": tmp_path}
+    with pytest.raises(KeyboardInterrupt):
+        FDANClassifier(**params, callbacks=[_AtTheEnd(_press_ctrl_c)]).fit(X_vis, X_aud, y)
+    clf = FDANClassifier(**params).fit(X_vis, X_aud, y)
+    assert len(clf.history_) == 4
+    clf = FDANClassifier(**SMALL | {"max_epochs": 4}, callbacks=[_AtTheEnd(_stop)])
+    assert len(clf.fit(X_vis, X_aud, y).history_) == 2

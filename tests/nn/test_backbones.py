@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from skfdan.nn import make_backbone
-from skfdan.nn.backbones import BACKBONES
+from skfdan.nn.backbones import BACKBONES, embed
 
 RESNET18_FILE = "resnet18-f37072fd.pth"
 RESNET18_URL = f"https://download.pytorch.org/models/{RESNET18_FILE}"
@@ -312,3 +312,15 @@ def test_a_file_in_the_cache_that_would_run_code_is_refused(hub, tmp_path):
     with pytest.raises(RuntimeError, match="could not be loaded"):
         make_backbone("resnet18")
     assert not (tmp_path / "trace").exists()
+
+
+@pytest.mark.parametrize("name", ["cnn", "resnet18"])
+def test_a_lone_image_gives_what_it_gives_among_others(name):
+    backbone, _ = make_backbone(name, weights=None)
+    images = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        together = embed(backbone.eval(), images)
+        for i in range(5):
+            assert torch.equal(embed(backbone, images[i : i + 1]), together[i : i + 1])
+    # Batch normalisation refuses one value a channel in training.
+    assert torch.isfinite(embed(backbone.train(), images[:1])).all()

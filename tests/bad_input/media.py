@@ -1,0 +1,120 @@
+"""Files and arrays that transformers can't use."""
+
+import numpy as np
+
+from bad_input.shared import SHORT, Case, mel
+from skfdan.preprocessing import (
+    MFCC,
+    DecodeLimits,
+    FaceFrames,
+    MelSpectrogram,
+    SpeechFeatures,
+    TwineShufflePattern,
+)
+from skfdan.table import SKIP
+
+FACES = {"n_frames": 1, "size": 16, "verbose": 0}
+
+
+def _mel(*cells, **params):
+    return lambda c: mel(**params).fit_transform(
+        [c.files(cell) if isinstance(cell, str) else cell for cell in cells]
+    )
+
+
+def _missing(c: Case):
+    transformer = mel(on_error="missing", timeout=None)
+    out = transformer.fit_transform([c.files("a.wav"), c.files("empty.wav")])
+    assert out[0, 0].shape[0] == 8
+    assert out[1, 0] is None
+    report = transformer.report_
+    assert report.columns.tolist() == ["row", "file", "stage", "reason"]
+    assert report.iloc[0].tolist() == [
+        1,
+        c.files("empty.wav"),
+        "open",
+        "is empty (0 bytes); copy or download it again",
+    ]
+
+
+def _skip(c: Case):
+    transformer = mel(on_error="skip", timeout=None)
+    out = transformer.fit_transform([c.files("notes.wav"), c.files("a.wav")])
+    assert out[0, 0] is SKIP
+    assert transformer.report_["row"].tolist() == [0]
+
+
+def _no_face(c: Case):
+    out = FaceFrames(**FACES).fit_transform([c.files("grey.png"), None])
+    assert out[0, 0] is None
+
+
+def _nothing_in_filters(c: Case):
+    MelSpectrogram(n_fft=64, n_mels=64, sample_rate=2000, hop_length=64).fit([None])
+
+
+def _detector_wrong(c: Case):
+    FaceFrames(detector=lambda picture: [1, 2, 3], **FACES).fit_transform([c.files("grey.png")])
+
+
+CASES = {
+    '`MelSpectrogram` on `"a.wav"` instead of a list': lambda c: MelSpectrogram().fit("a.wav"),
+    "`MelSpectrogram` on a table of two columns": lambda c: MelSpectrogram().fit(c.table),
+    "`MelSpectrogram` on a file that is not there": _mel("a.wav", "none.wav"),
+    "`MelSpectrogram` on a file of 0 bytes": _mel("empty.wav"),
+    "`MelSpectrogram` on a text file": _mel("notes.wav"),
+    "`MelSpectrogram` on a picture": _mel("grey.png"),
+    "`MelSpectrogram` on a file that is cut short": _mel("cut.flac"),
+    "`MelSpectrogram` on a file of NaN": _mel("nan.wav"),
+    "`MelSpectrogram` on a file of hours of silence (a bomb)": _mel("long.flac"),
+    "`MelSpectrogram` on a file that takes too long": _mel("a.wav", timeout=1e-9),
+    "`MelSpectrogram` on samples beyond full scale": _mel(np.full(2000, 1e12)),
+    "`MelSpectrogram` on a cell that is no sound": _mel("a.wav", {"a": 1}),
+    "`FaceFrames` on a matrix of numbers": lambda c: FaceFrames().fit(c.X),
+    '`MelSpectrogram(on_error="missing")` on a broken file': _missing,
+    '`MelSpectrogram(on_error="skip")` on a broken file': _skip,
+    "`MelSpectrogram(on_error=True)`": _mel("a.wav", on_error=True),
+    '`MelSpectrogram(timeout="long")`': _mel("a.wav", timeout="long"),
+    "`MelSpectrogram(limits=600)`": _mel("a.wav", limits=600),
+    "`MelSpectrogram(fmin=..., fmax=...)` out of order": _mel("a.wav", fmin=900.0, fmax=100.0),
+    "`MelSpectrogram` with more filters than frequencies": _nothing_in_filters,
+    "`MFCC(n_mfcc=...)` above `n_mels`": lambda c: MFCC(n_mfcc=40, n_mels=20).fit([None]),
+    "`MFCC` on a file that is not there": lambda c: MFCC(**SHORT, n_mfcc=4, verbose=0).transform(
+        [c.files("none.wav")]
+    ),
+    "`SpeechFeatures` with an unknown feature": lambda c: SpeechFeatures(
+        features=("mfcc", "pitch")
+    ).fit([None]),
+    "`SpeechFeatures` on a file of 0 bytes": lambda c: SpeechFeatures(
+        **SHORT, n_mfcc=4, augment=(), verbose=0
+    ).transform([c.files("empty.wav")]),
+    "`TwineShufflePattern` on rows without a voice": lambda c: TwineShufflePattern(
+        sample_rate=2000, n_levels=1, verbose=0
+    ).fit_transform([c.files("a.wav"), None]),
+    '`TwineShufflePattern(on_error="skip")`': lambda c: TwineShufflePattern(on_error="skip").fit(
+        [None]
+    ),
+    "`FaceFrames` on a picture without a face": _no_face,
+    '`FaceFrames(on_no_face="raise")` on such a picture': lambda c: FaceFrames(
+        on_no_face="raise", **FACES
+    ).transform([c.files("grey.png")]),
+    "`FaceFrames` on a picture that is cut short": lambda c: FaceFrames(**FACES).transform(
+        [c.files("broken.png")]
+    ),
+    "`FaceFrames` on a picture of 81 million pixels (a bomb)": lambda c: FaceFrames(
+        **FACES
+    ).transform([c.files("huge.png")]),
+    "`FaceFrames` on a sound file": lambda c: FaceFrames(**FACES).transform([c.files("a.wav")]),
+    "`FaceFrames` on a folder without pictures": lambda c: FaceFrames(**FACES).transform(
+        [str(c.tmp)]
+    ),
+    "`FaceFrames` on floats": lambda c: FaceFrames(**FACES).transform(
+        [np.zeros((48, 48, 3)), np.zeros((48, 48, 3))]
+    ),
+    "`FaceFrames` with an unknown detector": lambda c: FaceFrames(detector="mtcnn").fit([None]),
+    "`FaceFrames` with a detector that returns something else": _detector_wrong,
+    "`FaceFrames` with an unknown `on_no_face`": lambda c: FaceFrames(on_no_face="skip").fit(
+        [None]
+    ),
+    "`DecodeLimits(max_seconds=0)`": lambda c: DecodeLimits(max_seconds=0),
+}

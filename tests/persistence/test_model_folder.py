@@ -1,0 +1,149 @@
+"""A folder holds the old model or the new one, whenever the saving stops."""
+
+import os
+import shutil
+
+import pytest
+
+from persistence import small_models as small
+from skfdan.persistence import _folder, load_pretrained, save_pretrained
+
+
+@pytest.fixture(scope="module")
+def models():
+    return [small.fdan(max_epochs=n).fit(small.MATRIX, small.Y) for n in (1, 2)]
+
+
+def test_nothing_else_is_left(models, tmp_path):
+    old, new = models
+    folder = tmp_path / "a" / "b" / "model"
+    assert old.save_pretrained(str(folder)) == folder
+    assert new.save_pretrained(folder, overwrite=True) == folder
+    assert os.listdir(folder.parent) == ["model"]
+    assert sorted(os.listdir(folder)) == ["README.md", "config.json", "model.safetensors"]
+    assert len(load_pretrained(folder).history_) == 2
+
+
+def test_permissions_are_the_usual_ones(models, tmp_path):
+    (tmp_path / "usual").mkdir()
+    folder = models[0].save_pretrained(tmp_path / "model")
+    assert folder.stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_an_empty_folder_will_do(models, tmp_path, overwrite):
+    (tmp_path / "model").mkdir()
+    models[0].save_pretrained(tmp_path / "model", overwrite=overwrite)
+    load_pretrained(tmp_path / "model")
+
+
+def test_a_model_is_replaced_only_if_that_is_meant(models, tmp_path):
+    models[0].save_pretrained(tmp_path / "model")
+    with pytest.raises(FileExistsError, match="not empty; give another folder, or overwrite=True"):
+        models[1].save_pretrained(tmp_path / "model")
+    assert len(load_pretrained(tmp_path / "model").history_) == 1
+
+
+@pytest.mark.parametrize("files", [{"notes.txt": "mine"}, {"config.json": '{"other": "model"}'}])
+def test_the_files_of_others_stay(models, tmp_path, files):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    with pytest.raises(FileExistsError, match="not only a skfdan model"):
+        models[0].save_pretrained(folder, overwrite=True)
+    assert {f.name: f.read_text() for f in folder.iterdir()} == files
+    shutil.rmtree(folder)
+    models[0].save_pretrained(folder)
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"it holds 'notes\.txt'"):
+        models[1].save_pretrained(folder, overwrite=True)
+    assert (folder / "notes.txt").read_text() == "mine"
+
+
+def test_a_file_is_no_folder(models, tmp_path):
+    (tmp_path / "model").write_text("mine")
+    with pytest.raises(FileExistsError, match="is a file"):
+        models[0].save_pretrained(tmp_path / "model", overwrite=True)
+
+
+class Crash(BaseException):
+    """The machine stops."""
+
+
+STEPS = ["mkdir", "rename", "fsync", "unlink", "rmdir"]
+
+
+def count_steps(monkeypatch, stop_at=None):
+    """Count the calls that change the file system; from ``stop_at`` on, nothing works."""
+    calls = []
+
+    def wrap(name):
+        own = getattr(os, name)
+
+        def step(*args, **kwargs):
+            calls.append(name)
+            if stop_at is not None and len(calls) > stop_at:
+                raise Crash
+            return own(*args, **kwargs)
+
+        return step
+
+    for name in STEPS:
+        monkeypatch.setattr(_folder.os, name, wrap(name))
+    return calls
+
+
+def test_after_a_crash_at_any_step_one_model_is_whole(models, tmp_path, monkeypatch):
+    old, new = models
+    folder = tmp_path / "model"
+    old.save_pretrained(folder)
+    with monkeypatch.context() as patch:
+        calls = count_steps(patch)
+        save_pretrained(new, folder, overwrite=True)
+        n_steps = len(calls)
+    assert n_steps > 8
+    found = []
+    for stop_at in range(n_steps):
+        shutil.rmtree(tmp_path)
+        old.save_pretrained(folder)
+        with monkeypatch.context() as patch:
+            count_steps(patch, stop_at)
+            with pytest.raises(Crash):
+                save_pretrained(new, folder, overwrite=True)
+        found.append(len(load_pretrained(folder).history_))
+        # And the next saving puts all in order, whatever was left.
+        with pytest.raises(FileExistsError):
+            new.save_pretrained(folder)
+        new.save_pretrained(folder, overwrite=True)
+        assert len(load_pretrained(folder).history_) == 2
+        assert not (tmp_path / ".model.skfdan-old").exists()
+    assert found == sorted(found)
+    assert {*found} == {1, 2}
+
+
+def test_a_rename_that_fails_leaves_the_old_model(models, tmp_path, monkeypatch):
+    old, new = models
+    folder = tmp_path / "model"
+    old.save_pretrained(folder)
+    own = os.rename
+
+    def rename(source, target):
+        if str(source).endswith(".skfdan-new"):
+            raise PermissionError("no")
+        own(source, target)
+
+    monkeypatch.setattr(_folder.os, "rename", rename)
+    with pytest.raises(PermissionError):
+        new.save_pretrained(folder, overwrite=True)
+    assert os.listdir(tmp_path) == ["model"]
+    assert len(load_pretrained(folder).history_) == 1
+
+
+def test_through_a_link_the_folder_itself_is_replaced(models, tmp_path):
+    old, new = models
+    old.save_pretrained(tmp_path / "v1")
+    (tmp_path / "latest").symlink_to("v1")
+    new.save_pretrained(tmp_path / "latest", overwrite=True)
+    assert (tmp_path / "latest").is_symlink()
+    assert len(load_pretrained(tmp_path / "v1").history_) == 2

@@ -1,0 +1,261 @@
+"""What is refused, when saving and when loading, and how that is said."""
+
+import hashlib
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from sklearn.compose import ColumnTransformer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from persistence import small_models as small
+from skfdan import FDANClassifier
+from skfdan.classifiers import TFMixClassifier
+from skfdan.persistence import ModelError, _format, load_pretrained, save_pretrained
+from skfdan.preprocessing import MelSpectrogram
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return small.fdan(max_epochs=1).fit(small.MATRIX, small.Y)
+
+
+@pytest.fixture
+def model(fitted, tmp_path):
+    return fitted.save_pretrained(tmp_path / "model")
+
+
+def edit(folder, change):
+    """Change a config and compute its check sum anew."""
+    config = json.loads((folder / "config.json").read_text())
+    change(config)
+
+    def dump(value):
+        return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+
+    unsigned = {k: v for k, v in config.items() if k != "sha256"}
+    config["sha256"] = hashlib.sha256(dump(unsigned)).hexdigest()
+    (folder / "config.json").write_bytes(dump(config))
+
+
+# ---------------------------------------------------------------------- saving
+
+
+class Mine(FDANClassifier):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("estimator", "message"),
+    [
+        (LogisticRegression(), "LogisticRegression can't be saved without pickle.*FDANClassifier"),
+        (
+            make_pipeline(FunctionTransformer(), small.fdan(max_epochs=1)),
+            "The step 'functiontransformer' is FunctionTransformer, which",
+        ),
+        (
+            make_pipeline(
+                ColumnTransformer([("a", FunctionTransformer(), slice(0, 10))]),
+                small.fdan(max_epochs=1),
+            ),
+            "The step 'columntransformer__a' is FunctionTransformer, which",
+        ),
+        (
+            GridSearchCV(small.fdan(), {"max_epochs": [1]}, cv=2),
+            "GridSearchCV is a search; save its best_estimator_",
+        ),
+        (Mine(**small.FDAN), "no subclasses"),
+    ],
+    ids=["stranger", "step", "column", "search", "subclass"],
+)
+def test_what_only_pickle_could_store(estimator, message, tmp_path):
+    estimator.fit(small.MATRIX, small.Y)
+    with pytest.raises(TypeError, match=message):
+        save_pretrained(estimator, tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
+def test_parameters_that_only_pickle_could_store(fitted, tmp_path):
+    clf = small.fdan(max_epochs=1, optimizer_params={"foreach": False}).fit(small.MATRIX, small.Y)
+    clf.optimizer_params = {"foreach": object()}
+    with pytest.raises(TypeError, match=r"FDANClassifier\(optimizer_params=...\) is a object"):
+        clf.save_pretrained(tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_could_not_be_loaded_is_not_saved(tmp_path):
+    clf = small.fdan(max_epochs=1).fit(small.MATRIX, small.Y)
+    clf.bottleneck = 9  # not that of the network
+    with pytest.raises(ValueError, match="could not be loaded: the tensor"):
+        clf.save_pretrained(tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
+# ---------------------------------------------------------------------- loading
+
+
+def test_no_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no folder.*nowhere"):
+        load_pretrained(tmp_path / "nowhere")
+    with pytest.raises(ModelError, match=r"there is no config\.json; it is no skfdan model"):
+        load_pretrained(tmp_path)
+
+
+def test_a_model_of_another_class(model):
+    with pytest.raises(ModelError, match="holds a FDANClassifier and no TFMixClassifier"):
+        TFMixClassifier.from_pretrained(model)
+
+
+def test_a_pipeline_is_no_classifier(tmp_path):
+    save_pretrained(MelSpectrogram(), tmp_path / "mel")
+    with pytest.raises(ModelError, match="holds a MelSpectrogram and no FDANClassifier"):
+        FDANClassifier.from_pretrained(tmp_path / "mel")
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_every_flipped_bit_is_noticed(name, model):
+    raw = (model / name).read_bytes()
+    # All of the structure, and some of the weights.
+    places = range(len(raw)) if name == "config.json" else range(0, len(raw), len(raw) // 50)
+    for place in places[:: max(1, len(places) // 200)]:
+        changed = bytearray(raw)
+        changed[place] ^= 1 << place % 8
+        (model / name).write_bytes(changed)
+        with pytest.raises(ModelError):
+            load_pretrained(model)
+    (model / name).write_bytes(raw)
+    load_pretrained(model)
+
+
+def test_white_space_counts(model):
+    text = (model / "config.json").read_text()
+    (model / "config.json").write_text(text.replace(": ", ":  ", 1))
+    with pytest.raises(ModelError, match=r"config.json was altered or damaged"):
+        load_pretrained(model)
+
+
+def test_a_later_format_says_what_to_install(model):
+    edit(model, lambda config: config.update(version=7, skfdan="3.1.0", news=True))
+    with pytest.raises(ModelError, match=r'version 7 of the format.*pip install "skfdan>=3.1.0"'):
+        load_pretrained(model)
+
+
+def test_an_older_format_is_read(model, monkeypatch):
+    def upgrade(config):
+        params = dict(config["model"]["params"])
+        params["dropout"] = params.pop("drop")
+        return config | {"model": config["model"] | {"params": params}}
+
+    def age(config):
+        params = config["model"]["params"]
+        params["drop"] = params.pop("dropout")
+
+    edit(model, age)
+    with pytest.raises(ModelError, match="lacks 'dropout'"):
+        load_pretrained(model)
+    monkeypatch.setattr(_format, "VERSION", 2)
+    monkeypatch.setitem(_format.UPGRADES, 1, upgrade)
+    assert load_pretrained(model).dropout == 0.0
+
+
+class Bomb:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "pytorch_model.bin"])
+def test_a_planted_pickle_never_runs(name, model, tmp_path):
+    bomb = Bomb(str(tmp_path / "ran"))
+    (model / name).write_bytes(pickle.dumps(bomb))
+    if name == "pytorch_model.bin":
+        load_pretrained(model)  # a file that is not looked at
+    else:
+        with pytest.raises(ModelError):
+            load_pretrained(model)
+        torch.save(bomb, model / name)
+        with pytest.raises(ModelError):
+            load_pretrained(model)
+    assert not (tmp_path / "ran").exists()
+    pickle.loads(pickle.dumps(bomb)).close()
+    assert (tmp_path / "ran").exists()  # it would have
+
+
+def params(config):
+    return config["model"]["params"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: params(c).update(bottleneck=2**40), "overflowed"),
+        (lambda c: params(c).update(bottleneck=2**20), "these parameters make it"),
+        (lambda c: params(c).update(ffn_dim=2**40), "these parameters make it"),
+        (lambda c: params(c).update(n_layers=10**9), "larger network than is stored"),
+        (lambda c: params(c).update(input_size=10**6), "input_size=1000000"),
+        (lambda c: params(c).update(lr="0.1"), r"lr='0.1'"),
+        (lambda c: params(c).update(weights="../x.pth"), r"weights='../x.pth'"),
+        (lambda c: params(c).update(checkpoint_dir="/home"), "checkpoint_dir='/home'"),
+        (lambda c: params(c).update(device="meta"), "device='meta'"),
+        (lambda c: params(c).update(optimizer={"@optimizer": "Optimizer"}), "no value"),
+        (lambda c: params(c).update(optimizer={"@optimizer": "lr_scheduler"}), "no value"),
+        (lambda c: params(c).update(inference="eval"), "inference='eval' is unknown"),
+        (lambda c: params(c).update(predictor=1), "has the unknown 'predictor'"),
+        (lambda c: params(c).pop("alpha"), "lacks 'alpha'"),
+        (lambda c: c["model"].update({"class": "os.system"}), "asks for 'os.system'"),
+        (lambda c: c["model"].update({"class": ["a"]}), "no class that can be stored"),
+        (lambda c: c["model"].update(output="html"), "output 'html'"),
+        (lambda c: c["weights"].update(size=3), "instead of 3"),
+        (lambda c: c["weights"].update(sha256="0"), "model.safetensors was altered"),
+        (lambda c: c["facts"].update(scores={}), "scores lacks 'rows'"),
+        (
+            lambda c: c["model"]["state"]["classes"]["@array"]["values"].reverse(),
+            "not labels in sorted order",
+        ),
+        (lambda c: c["model"]["state"]["classes"]["@array"]["values"].pop(), "class_count_"),
+        (
+            lambda c: c["model"]["state"]["attributes"].update(n_features_in_={"@absent": True}),
+            "n_features_in_",
+        ),
+    ],
+)
+def test_a_stranger_who_knows_how_to_compute_check_sums(change, message, model):
+    edit(model, change)
+    with pytest.raises(ModelError, match=message) as refusal:
+        load_pretrained(model)
+    assert str(refusal.value).startswith(repr(str(model)))
+
+
+def test_layers_stop_when_they_are_more_than_the_file_has_tensors(model, monkeypatch):
+    monkeypatch.setattr("skfdan.persistence._network.check_attributes", lambda *args: None)
+    edit(model, lambda config: params(config).update(n_layers=10**9))
+    with pytest.raises(ModelError, match="larger network than is stored"):
+        load_pretrained(model)
+
+
+def test_a_missing_row_of_weights_is_noticed_before_they_are_used(model, fitted):
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(model / "model.safetensors")
+    del tensors["module.classifier.bias"]
+    save_file(tensors, model / "model.safetensors")
+    raw = (model / "model.safetensors").read_bytes()
+    sums = {"sha256": hashlib.sha256(raw).hexdigest(), "size": len(raw)}
+    edit(model, lambda config: config["weights"].update(sums))
+    with pytest.raises(ModelError, match=r"no tensor 'module\.classifier\.bias'"):
+        load_pretrained(model)
+
+
+def test_the_file_is_ordinary_safetensors(model, fitted):
+    from safetensors.torch import load_file
+
+    tensors = load_file(model / "model.safetensors")
+    own = fitted.module_.classifier.weight.detach()
+    assert np.array_equal(tensors["module.classifier.weight"].numpy(), own.numpy())
