@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from skfdan.persistence._format import CONFIG, FILES, MAX_CONFIG, SCHEMA
+
+#: Seconds after which a folder that nobody has finished is taken as nobody's.
+_ABANDONED = 3600
 
 
 def _aside(folder: Path) -> Path:
@@ -61,6 +66,9 @@ def new_folder(folder: Path) -> Iterator[Path]:
     """Give a folder beside the one to be, which goes away if it does not become it."""
     folder = Path(os.path.realpath(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}.*.skfdan-new"):
+        if time.time() - left.stat().st_mtime > _ABANDONED:
+            _remove(left)  # by a process that was killed while it saved
     temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.skfdan-new")
     temporary.mkdir()
     try:

@@ -458,6 +458,15 @@ def test_a_copy_goes_on_with_its_discriminators(domains, how):
     assert {id(p) for p in copied.criterion_.parameters()} <= optimised
 
 
+def test_a_prediction_leaves_a_shared_bottleneck_to_be_trained(domains):
+    X_vis, X_aud, y = domains
+    clf = FDANClassifier(**VECTORS, shared_bottleneck=True).fit(X_vis, X_aud, y)
+    before = {name: (type(p), p.dtype) for name, p in clf.module_.named_parameters()}
+    clf.predict(X_aud)
+    assert {name: (type(p), p.dtype) for name, p in clf.module_.named_parameters()} == before
+    clf.partial_fit(X_vis, X_aud, y_true=y)
+
+
 def test_one_bottleneck_for_both(domains):
     X_vis, X_aud, y = domains
     clf = FDANClassifier(**VECTORS, shared_bottleneck=True).fit(X_vis, X_aud, y)

@@ -147,3 +147,19 @@ def test_through_a_link_the_folder_itself_is_replaced(models, tmp_path):
     new.save_pretrained(tmp_path / "latest", overwrite=True)
     assert (tmp_path / "latest").is_symlink()
     assert len(load_pretrained(tmp_path / "v1").history_) == 2
+
+
+def test_what_a_killed_save_left_goes_with_a_later_one(models, tmp_path):
+    old, fresh, other = (
+        tmp_path / name
+        for name in (".model.1.skfdan-new", ".model.2.skfdan-new", ".others.3.skfdan-new")
+    )
+    for folder in (old, fresh, other):
+        folder.mkdir()
+        (folder / "model.safetensors").touch()
+    for folder in (old, other):
+        os.utime(folder, (0, 0))
+    models[0].save_pretrained(tmp_path / "model")
+    assert not old.exists()
+    assert fresh.exists()  # perhaps of a process that is still at it
+    assert other.exists()
