@@ -28,7 +28,6 @@ NOT_IN_THE_TABLES = {
     "DANNLoss": "tensors alone",
     "GMTCNet": "tensors alone",
     "InputNorm": "tensors alone",
-    "TFMixNet": "tensors alone",
     "a_distance": "tensors alone",
     "cross_attention": "tensors alone",
     "dsan_ramp": "one number, any",

@@ -142,7 +142,7 @@ def test_names_that_are_no_text(folder, capsys):
         (["nowhere"], "does not exist"),
         (["EMPTY"], "fits emotion folders"),
         (["EMPTY", "--corpus", "ravdess"], "RAVDESS file names"),
-        (["FOLDER", "--speaker-pattern", "zoe"], "fits emotion folders"),
+        (["FOLDER", "--speaker-pattern", "zoe"], "finds no speaker in any clip"),
         (["FOLDER", "--corpus", "ravdess", "--speaker-pattern", "a"], "--speaker-pattern is for"),
         (["FOLDER", "--min-seconds", "5", "--max-seconds", "1"], "max_seconds=1"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -48,8 +49,11 @@ def unreadable_file(report: pd.DataFrame) -> Exception:
     """Return an error that names the first row of a report."""
     from skfdan.preprocessing.media import MediaError
 
-    row, file, _, reason = report.iloc[0]
-    return MediaError(file, reason, int(row))
+    row, file, stage, reason = report.iloc[0]
+    if stage == "open" and reason.lower().startswith("cannot be read: no such file"):
+        # As the transformers do.
+        return FileNotFoundError(errno.ENOENT, f"row {row}: no such file or folder", file)
+    return MediaError(file, reason, int(row), stage)
 
 
 Plan, Loaded = TypeVar("Plan"), TypeVar("Loaded")

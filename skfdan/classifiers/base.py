@@ -16,6 +16,12 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from skfdan.classifiers._checkpoint import Checkpoint, fit_identity
 from skfdan.classifiers._input import InputMixin, encode, plain
+from skfdan.classifiers._params import (
+    check_callbacks,
+    check_class_weight,
+    check_optimizer,
+    check_transformer,
+)
 from skfdan.classifiers._persistence import PersistenceMixin
 from skfdan.classifiers._prediction import PredictionMixin
 from skfdan.classifiers._samples import Samples
@@ -202,24 +208,39 @@ class ModalityClassifier(
 
         Raises
         ------
+        FileNotFoundError
+            If a path leads nowhere; names it and the row.
         ValueError
-            If the input can't be read; the message names the row.
+            If a parameter or the input can't be used; the message names the row.
+
+        Notes
+        -----
+        Where parameters, X or y are refused, a fitted classifier is as it was. Where
+        the network can't be built, or diverges, it is not fitted any more.
         """
-        samples, y = self._read_training(X, y, y_true, X_vis, X_aud, y_vis, y_aud, reset=True)
-        classes, encoded = encode(y)
-        if len(classes) < 2:
-            held = f"one class: {plain(classes[0])!r}" if len(classes) else "no label"
-            raise ValueError(
-                f"{type(self).__name__} needs at least two classes; y holds {held}"
-                f"{' beside unlabelled rows' if (encoded < 0).any() else ''}."
-            )
-        self._check_params()
-        checkpoint = None
-        if self.checkpoint_dir is not None:
-            identity = fit_identity(self, samples, y, groups)
-            checkpoint = Checkpoint(self.checkpoint_dir, identity)
-        with nullcontext() if checkpoint is None else checkpoint:
-            self._fit_samples(samples, encoded, classes, groups, checkpoint)
+        before = dict(vars(self))
+        try:
+            self._check_params()
+            samples, y = self._read_training(X, y, y_true, X_vis, X_aud, y_vis, y_aud, reset=True)
+            classes, encoded = encode(y)
+            if len(classes) < 2:
+                held = f"one class: {plain(classes[0])!r}" if len(classes) else "no label"
+                raise ValueError(
+                    f"{type(self).__name__} needs at least two classes; y holds {held}"
+                    f"{' beside unlabelled rows' if (encoded < 0).any() else ''}."
+                )
+            checkpoint = None
+            if self.checkpoint_dir is not None:
+                identity = fit_identity(self, samples, y, groups)
+                checkpoint = Checkpoint(self.checkpoint_dir, identity)
+            with nullcontext() if checkpoint is None else checkpoint:
+                self._fit_samples(samples, encoded, classes, groups, checkpoint, before)
+        except BaseException:
+            if before:
+                # The old network must not go with what was read of the new X.
+                vars(self).clear()
+                vars(self).update(before)
+            raise
         return self
 
     def _fit_samples(
@@ -229,8 +250,12 @@ class ModalityClassifier(
         classes: np.ndarray,
         groups,
         checkpoint: Checkpoint | None,
+        before: dict[str, Any],
     ) -> None:
-        """Train from scratch, or from where an interrupted fit had come to."""
+        """Train from scratch, or from where an interrupted fit had come to.
+
+        ``before``, what the classifier was, is emptied where the new network takes its place.
+        """
         self._random_state = check_random_state(self.random_state)
         if checkpoint is not None:
             # Everything random is drawn again as it was, up to the interrupted epoch.
@@ -249,6 +274,7 @@ class ModalityClassifier(
         labels = {m: encoded[s.rows] for m, s in samples.items()}
         self._specs = {m: s.spec() for m, s in samples.items()}
         with self._training():
+            before.clear()  # so that there is memory for the new network
             self._start(labels, classes)
             schedule = None
             if self.lr_schedule == "cosine":
@@ -286,12 +312,12 @@ class ModalityClassifier(
             The classifier.
         """
         first = not self.__sklearn_is_fitted__()
+        self._check_params()
         samples, y = self._read_training(
             *(X, y, y_true, X_vis, X_aud, y_vis, y_aud),
             reset=first,
             classes=classes if first else self.classes_,
         )
-        self._check_params()
         if self.class_weight == "balanced":
             raise ValueError(
                 'class_weight="balanced" needs all labels at once; give partial_fit a dict of '
@@ -351,9 +377,20 @@ class ModalityClassifier(
                 what = "a whole number" if name in self._whole else "a number"
                 bounds = f"at least {low}" if high is None else f"between {low} and {high}"
                 raise ValueError(f"{name}={value!r}: it must be {what}, {bounds}.")
-        kind = self.optimizer
-        if not (isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)):
-            raise ValueError(f"optimizer={kind!r}: it must be a class, such as torch.optim.Adam.")
+        size = self.input_size
+        whole = isinstance(size, (int, np.integer)) and not isinstance(size, bool)
+        if size is not None and not (whole and size >= 1):
+            raise ValueError(
+                f"input_size={size!r}: it must be a whole number, at least 1, or None."
+            )
+        check_optimizer(self.optimizer, self.optimizer_params)
+        check_callbacks(self.callbacks)
+        check_class_weight(self.class_weight)
+        for name, such in (
+            ("audio_transformer", "MelSpectrogram"),
+            ("visual_transformer", "FaceFrames"),
+        ):
+            check_transformer(name, getattr(self, name, None), such)
         if self.early_stopping and not 0 < self.validation_fraction < 1:
             raise ValueError(
                 f"validation_fraction={self.validation_fraction!r}: it must lie between 0 and 1."

@@ -16,6 +16,7 @@ from joblib import Parallel, delayed, effective_n_jobs
 from sklearn.utils import Bunch
 
 from ..preprocessing import DecodeLimits
+from ..preprocessing._base import is_number
 from ..utils.progress import progress_bar
 from ._check_items import Item, read_arguments, table_items
 from ._check_problems import Problems, check_labels, compare
@@ -164,8 +165,8 @@ def check_corpus(
     TypeError
         If corpus is neither a Bunch with a table nor a DataFrame.
     ValueError
-        If the table has no modality column, lengths differ, a threshold is out of order, or
-        there is nothing to check.
+        If the table has no modality column, lengths differ, a threshold is no number or out
+        of order, or there is nothing to check.
 
     Notes
     -----
@@ -218,12 +219,23 @@ def check_corpus(
     >>> check.ok
     False
     """
+    for name, value in (
+        ("min_seconds", min_seconds),
+        ("max_seconds", max_seconds),
+        ("silence_db", silence_db),
+        ("quiet_db", quiet_db),
+        ("clipped_share", clipped_share),
+    ):
+        if not is_number(value):
+            raise ValueError(f"check_corpus: {name}={value!r} must be a number.")
+    if not isinstance(limits, DecodeLimits | None):
+        raise ValueError(f"check_corpus: limits must be a DecodeLimits or None; got {limits!r}.")
     if not 0 <= min_seconds < max_seconds:
         raise ValueError(
             f"check_corpus: min_seconds={min_seconds} must be at least 0 and below "
             f"max_seconds={max_seconds}."
         )
-    if timeout is not None and not timeout > 0:
+    if timeout is not None and not (is_number(timeout) and timeout > 0):
         raise ValueError(f"check_corpus: timeout={timeout!r} must be seconds above 0, or None.")
     if not silence_db <= quiet_db <= 0:
         raise ValueError(

@@ -177,6 +177,8 @@ def load_folder(
     ------
     FileNotFoundError
         If the path does not exist or nothing in it is a clip.
+    NotADirectoryError
+        If the path is a file, and its name does not end in ``.csv``.
     ValueError
         If a manifest lacks a column or value, a file or clip is there twice, an emotion is
         unknown or nothing is left.
@@ -201,7 +203,15 @@ def load_folder(
     """
     path = Path(root).expanduser()
     report = Report()
-    if path.is_file() and path.suffix.lower() == ".csv":
+    is_csv = path.suffix.lower() == ".csv" and not path.is_dir()
+    if is_csv and not path.exists():
+        raise FileNotFoundError(f"folder: the csv file {str(path)!r} does not exist.")
+    if path.is_file() and not is_csv:
+        raise NotADirectoryError(
+            f"folder: {str(path)!r} is a file, and not a .csv. Pass a csv manifest, or the folder "
+            "into which the corpus was unpacked."
+        )
+    if is_csv:
         rows, known = _manifest_rows(path, report)
     else:
         path = check_root(path, "folder")

@@ -135,6 +135,11 @@ class TFMixNet(nn.Module):
         Weights of the members in the average, in the order of ``members``; 1/3
         each until they are changed.
 
+    Raises
+    ------
+    ValueError
+        If n_heads does not divide ``2 * lstm_hidden``, and there are layers that attend.
+
     References
     ----------
     .. [1] M. Wang, H. Ma, Y. Wang, X. Sun (2024). Design of smart home system
@@ -163,6 +168,9 @@ class TFMixNet(nn.Module):
         dropout: float = 0.3,
     ):
         super().__init__()
+        width = 2 * lstm_hidden
+        if n_layers and width % n_heads:
+            raise ValueError(f"n_heads={n_heads} does not divide 2 * lstm_hidden={width}.")
         # Blocks of the CNN, units of the LSTM, layers of the Transformer.
         shapes = {
             "cnn": (4, None, 0),

@@ -118,7 +118,7 @@ def _what(estimator: Any, clf: ModalityClassifier | None) -> str:
     summary = inspect.getdoc(type(clf)).splitlines()[0]
     text = f"{summary} A fitted classifier of skfdan"
     if clf is not estimator:
-        text += f", with the {len(estimator.steps) - 1} steps that prepare its input"
+        text += ", with what prepares its input"
     return f"{text}. Fidelity to the published method: {clf.fidelity}."
 
 

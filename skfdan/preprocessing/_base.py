@@ -18,7 +18,7 @@ from sklearn.utils.validation import validate_data
 
 from ..table import SKIP, as_cells, is_missing
 from ..utils.progress import progress_bar
-from ._failures import Failure, make_report, say_failures, with_row
+from ._failures import Failure, describe_cell, make_report, say_failures, with_row
 from ._limits import DecodeLimits, as_limits
 from ._source import check_source
 from ._workers import Isolated, WorkerError
@@ -166,6 +166,13 @@ class CellTransformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         frame = _as_frame(X, blocks=not self._takes_matrix)
         if frame is None or not (_all_missing(frame) or _holds_cells(frame)):
             if self._takes_matrix:
+                if frame is not None and _is_no_matrix(X, frame):
+                    raise ValueError(
+                        f"{name} takes one column of cells ({self._accepts}) or a matrix of "
+                        f"numbers, a waveform in each row; got {type(X).__name__} with the entry "
+                        f"{describe_cell(_odd_entry(frame))}. Reshape your data: a list of arrays "
+                        "is a column, a list of lists of numbers a matrix."
+                    )
                 return None
             raise ValueError(
                 f"{name} takes one column of cells ({self._accepts}), not numbers; got "
@@ -190,7 +197,7 @@ class CellTransformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             raise ValueError(
                 f'{name}: on_error must be "raise", "missing" or "skip"; got {self.on_error!r}.'
             )
-        number = isinstance(self.timeout, numbers.Real) and not isinstance(self.timeout, bool)
+        number = is_number(self.timeout)
         if self.timeout not in ("auto", None) and not (number and self.timeout > 0):
             raise ValueError(
                 f'{name}: timeout={self.timeout!r} must be seconds above 0, "auto" or None.'
@@ -297,6 +304,25 @@ class CellTransformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         )
 
 
+def is_number(value: Any, *, whole: bool = False) -> bool:
+    """Tell whether a parameter is a number; NumPy's are, True is none."""
+    kind = numbers.Integral if whole else numbers.Real
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def check_numbers(
+    transformer: Any, *names: str, whole: bool = False, optional: bool = False
+) -> None:
+    """Raise a ValueError for a parameter that is no (whole) number, or None where it may be."""
+    for name in names:
+        value = getattr(transformer, name)
+        if not (is_number(value, whole=whole) or (optional and value is None)):
+            raise ValueError(
+                f"{type(transformer).__name__}: {name}={value!r} must be a "
+                f"{'whole ' if whole else ''}number{' or None' if optional else ''}."
+            )
+
+
 class _CellError(Exception):
     """What went wrong with a cell, apart from what goes wrong with the cache."""
 
@@ -379,6 +405,23 @@ def _as_frame(X: Any, *, blocks: bool) -> pd.DataFrame | None:
         return None
     # Frames of other libraries come through here, and bring their names.
     return pd.DataFrame(array, columns=getattr(X, "columns", None), dtype=object)
+
+
+def _is_no_matrix(X: Any, frame: pd.DataFrame) -> bool:
+    """Tell whether X, which holds no cell, is no matrix of numbers either.
+
+    What is wrong with an array scikit-learn says.
+    """
+    if not isinstance(X, (list, tuple, pd.Series, pd.DataFrame)):
+        return False
+    flat = not isinstance(X, pd.DataFrame) and not isinstance(next(iter(X)), list)
+    return flat or not isinstance(_odd_entry(frame), numbers.Number)
+
+
+def _odd_entry(frame: pd.DataFrame) -> Any:
+    """Return the first entry that is no number, or else the first."""
+    entries = [entry for i in range(frame.shape[1]) for entry in frame.iloc[:, i]]
+    return next((e for e in entries if not isinstance(e, numbers.Number)), entries[0])
 
 
 def _all_missing(frame: pd.DataFrame) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 import joblib
 import numpy as np
 
-from ._base import CellTransformer, Recipe
+from ._base import CellTransformer, Recipe, check_numbers
 from ._failures import Failure, describe_cell
 from .media import MediaError, is_picture, read_frames, read_image, sample_indices
 
@@ -314,6 +314,8 @@ class FaceFrames(CellTransformer):
         return tags
 
     def _check_parameters(self) -> None:
+        check_numbers(self, "n_frames", "size", whole=True)
+        check_numbers(self, "margin")
         for parameter in ("n_frames", "size"):
             if not getattr(self, parameter) >= 1:
                 raise ValueError(

@@ -14,7 +14,7 @@ import scipy.signal
 import scipy.sparse
 from sklearn.utils import check_random_state
 
-from ._base import CellTransformer, Recipe
+from ._base import CellTransformer, Recipe, check_numbers, is_number
 from ._failures import describe_cell
 from ._limits import as_limits
 from .media import MediaError, check_samples, read_audio, resample
@@ -170,9 +170,30 @@ class AudioTransformer(CellTransformer):
     def _from_log_mel(self, log_mel: np.ndarray) -> np.ndarray:
         return log_mel
 
+    def _check_sound_parameters(self) -> None:
+        """Check what decoding and cropping need."""
+        name = type(self).__name__
+        check_numbers(self, "sample_rate")
+        check_numbers(self, "duration", optional=True)
+        if not 1 <= self.sample_rate < np.inf:
+            raise ValueError(f"{name}: sample_rate={self.sample_rate!r} must be at least 1.")
+        # More than half a sample is rounded to one.
+        if self.duration is not None and not 0.5 < self.duration * self.sample_rate < np.inf:
+            raise ValueError(
+                f"{name}: duration={self.duration!r} must be seconds: one sample or more, and not "
+                "infinite."
+            )
+        if self.trim is not False and not (is_number(self.trim) and self.trim > 0):
+            raise ValueError(f"{name}: trim must be False or a threshold in dB; got {self.trim!r}.")
+
     def _check_parameters(self) -> None:
         name = type(self).__name__
-        for parameter in ("sample_rate", "n_fft", "hop_length", "n_mels"):
+        self._check_sound_parameters()
+        check_numbers(self, "n_fft", "hop_length", "n_mels", whole=True)
+        check_numbers(self, "win_length", whole=True, optional=True)
+        check_numbers(self, "fmin")
+        check_numbers(self, "fmax", "top_db", optional=True)
+        for parameter in ("n_fft", "hop_length", "n_mels"):
             value = getattr(self, parameter)
             if not value >= 1:
                 raise ValueError(f"{name}: {parameter}={value!r} must be at least 1.")
@@ -186,12 +207,8 @@ class AudioTransformer(CellTransformer):
                 f"{name}: 0 <= fmin < fmax <= sample_rate / 2 must hold; got fmin={self.fmin!r}, "
                 f"fmax={self.fmax!r}, sample_rate={self.sample_rate!r}."
             )
-        if self.duration is not None and not round(self.duration * self.sample_rate) >= 1:
-            raise ValueError(f"{name}: duration={self.duration!r} seconds is less than one sample.")
         if self.crop not in ("center", "random"):
             raise ValueError(f'{name}: crop must be "center" or "random"; got {self.crop!r}.')
-        if self.trim is True or (self.trim is not False and not self.trim > 0):
-            raise ValueError(f"{name}: trim must be False or a threshold in dB; got {self.trim!r}.")
 
     def fit(self, X, y=None):
         """Check the parameters and remember the form of X; nothing is decoded.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.fft
 
+from ._base import check_numbers
 from .mel import AudioTransformer
 
 __all__ = ["MFCC"]
@@ -153,6 +154,7 @@ class MFCC(AudioTransformer):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
+        check_numbers(self, "n_mfcc", whole=True)
         if not 1 <= self.n_mfcc <= self.n_mels:
             raise ValueError(
                 f"MFCC: n_mfcc={self.n_mfcc!r} must lie between 1 and n_mels={self.n_mels}."

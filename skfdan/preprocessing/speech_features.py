@@ -14,7 +14,7 @@ import scipy.fft
 from filelock import FileLock
 from sklearn.utils import check_random_state
 
-from ._base import Recipe
+from ._base import Recipe, check_numbers
 from .mel import AudioTransformer, _window, power_to_db
 
 __all__ = ["SpeechFeatures"]
@@ -246,6 +246,7 @@ class SpeechFeatures(AudioTransformer):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
+        check_numbers(self, "n_mfcc", whole=True)
         if not 1 <= self.n_mfcc <= self.n_mels:
             raise ValueError(
                 f"SpeechFeatures: n_mfcc={self.n_mfcc!r} must lie between 1 and "

@@ -9,7 +9,7 @@ import pandas as pd
 from sklearn.base import OneToOneFeatureMixin
 
 from ..table import MODALITIES, SKIP
-from ._base import CellTransformer, Recipe
+from ._base import CellTransformer, Recipe, check_numbers
 from ._failures import make_report
 from .mel import AudioTransformer, _trim
 from .tqwt import check_tqwt, max_tqwt_levels, tqwt
@@ -293,12 +293,8 @@ class TwineShufflePattern(AudioTransformer):
 
     def _check_parameters(self) -> None:
         name = type(self).__name__
-        if not self.sample_rate >= 1:
-            raise ValueError(f"{name}: sample_rate={self.sample_rate!r} must be at least 1.")
-        if self.duration is not None and not round(self.duration * self.sample_rate) >= 1:
-            raise ValueError(f"{name}: duration={self.duration!r} seconds is less than one sample.")
-        if self.trim is True or (self.trim is not False and not self.trim > 0):
-            raise ValueError(f"{name}: trim must be False or a threshold in dB; got {self.trim!r}.")
+        self._check_sound_parameters()
+        check_numbers(self, "q", "r")
         if self.on_error == "skip":
             raise ValueError(
                 f'{name}: on_error="skip" needs cells to mark, and the result is a matrix of '

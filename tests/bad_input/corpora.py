@@ -71,6 +71,8 @@ def _no_media(c: Case):
 
 CASES = {
     "`load_folder` of a folder that is not there": lambda c: load_folder(c.tmp / "none"),
+    "`load_folder` of a csv file that is not there": lambda c: load_folder(c.tmp / "none.csv"),
+    "`load_folder` of a file that is no csv": lambda c: load_folder(c.written("list.txt", b"x")),
     "`load_folder` of an empty folder": lambda c: load_folder(c.tmp),
     '`load_folder(root, emotions="joy")`': lambda c: load_folder(_corpus(c), emotions="joy"),
     "`load_folder` with an emotion that is not there": lambda c: load_folder(
@@ -135,4 +137,7 @@ CASES = {
     "`check_corpus` with thresholds in the wrong order": lambda c: check_corpus(
         c.voices, min_seconds=5, max_seconds=1
     ),
+    '`check_corpus(min_seconds="x")`': lambda c: check_corpus(c.voices, min_seconds="x"),
+    '`check_corpus(timeout="x")`': lambda c: check_corpus(c.voices, timeout="x"),
+    "`check_corpus(limits=5)`": lambda c: check_corpus(c.voices, limits=5),
 }

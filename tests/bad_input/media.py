@@ -69,6 +69,10 @@ CASES = {
     "`MelSpectrogram` on a file of hours of silence (a bomb)": _mel("long.flac"),
     "`MelSpectrogram` on a file that takes too long": _mel("a.wav", timeout=1e-9),
     "`MelSpectrogram` on samples beyond full scale": _mel(np.full(2000, 1e12)),
+    "`MelSpectrogram` on a list of numbers": _mel(3),
+    "`MelSpectrogram` on a list of things that are no sound": _mel({"a": 1}, {"a": 2}),
+    '`MelSpectrogram(sample_rate="x")`': _mel("a.wav", sample_rate="x"),
+    "`MelSpectrogram(n_fft=64.5)`": _mel("a.wav", n_fft=64.5),
     "`MelSpectrogram` on a cell that is no sound": _mel("a.wav", {"a": 1}),
     "`FaceFrames` on a matrix of numbers": lambda c: FaceFrames().fit(c.X),
     '`MelSpectrogram(on_error="missing")` on a broken file': _missing,
@@ -79,6 +83,12 @@ CASES = {
     "`MelSpectrogram(fmin=..., fmax=...)` out of order": _mel("a.wav", fmin=900.0, fmax=100.0),
     "`MelSpectrogram` with more filters than frequencies": _nothing_in_filters,
     "`MFCC(n_mfcc=...)` above `n_mels`": lambda c: MFCC(n_mfcc=40, n_mels=20).fit([None]),
+    "`MFCC(n_mfcc=8.5)`": lambda c: MFCC(n_mfcc=8.5).fit([None]),
+    '`SpeechFeatures(duration="x")`': lambda c: SpeechFeatures(duration="x").fit([None]),
+    '`TwineShufflePattern(sample_rate="x")`': lambda c: TwineShufflePattern(sample_rate="x").fit(
+        [None]
+    ),
+    '`FaceFrames(size="x")`': lambda c: FaceFrames(size="x").fit([None]),
     "`MFCC` on a file that is not there": lambda c: MFCC(**SHORT, n_mfcc=4, verbose=0).transform(
         [c.files("none.wav")]
     ),

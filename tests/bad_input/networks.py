@@ -12,6 +12,7 @@ from skfdan.nn import (
     LMMDLoss,
     MISANet,
     OfficialFDANNet,
+    TFMixNet,
     TorchvisionNet,
     cmd,
     coral,
@@ -70,6 +71,9 @@ CASES = {
     "`OfficialFDANNet` on modalities of different widths": lambda c: OfficialFDANNet(3, VECTORS),
     "`MISANet` with heads that do not divide the width": lambda c: MISANet(
         3, VECTORS, hidden=8, n_heads=3
+    ),
+    "`TFMixNet` with heads that do not divide the width": lambda c: TFMixNet(
+        3, 8, lstm_hidden=4, n_heads=3
     ),
     "`FDANNet` with an unknown backbone": lambda c: FDANNet(3, PICTURES, backbone="lenet"),
     "`TorchvisionNet` with an unknown backbone": lambda c: TorchvisionNet(3, PICTURES, "lenet"),

@@ -137,13 +137,16 @@ class Case:
         """Lend a copy of a fitted classifier, which must predict the same afterwards."""
         X = self.X if name == "vectors" else self.table
         clf = copy.deepcopy(getattr(self._shared, name))
-        self._lent.append((clf, clf.get_params(), X, clf.predict_proba(X), clf.class_count_))
+        before = (clf.predict_proba(X), clf.class_count_, clf.n_features_in_, clf.report_)
+        self._lent.append((clf, clf.get_params(), X, before))
         return clf.set_params(**params)
 
     def check_lent(self) -> None:
-        for clf, params, X, before, counts in self._lent:
-            np.testing.assert_array_equal(clf.set_params(**params).predict_proba(X), before)
+        for clf, params, X, (proba, counts, n_features, report) in self._lent:
+            np.testing.assert_array_equal(clf.set_params(**params).predict_proba(X), proba)
             np.testing.assert_array_equal(clf.class_count_, counts)
+            assert clf.n_features_in_ == n_features
+            assert clf.report_.equals(report)
 
     def copy_of_model(self) -> Path:
         """Return a folder with the saved model, to be spoilt."""

@@ -1,6 +1,8 @@
 """Fitting classifiers: input, labels, parameters, divergence, checkpoints."""
 
 import numpy as np
+import pandas as pd
+import torch
 from filelock import FileLock
 from scipy.sparse import csr_matrix
 
@@ -154,6 +156,28 @@ CASES = {
     "`FDANClassifier(lr=-1)`": lambda c: _fit(c, lr=-1),
     "`FDANClassifier(max_epochs=1.5)`": lambda c: _fit(c, max_epochs=1.5),
     '`FDANClassifier(optimizer="adam")`': lambda c: _fit(c, optimizer="adam"),
+    "`FDANClassifier(optimizer_params=...)` with what the optimiser does not take": lambda c: _fit(
+        c, optimizer_params={"beta": 0.9}
+    ),
+    "`FDANClassifier` with an optimiser that takes no `weight_decay`": lambda c: _fit(
+        c, optimizer=torch.optim.Rprop
+    ),
+    "`FDANClassifier(callbacks=[1])`": lambda c: _fit(c, callbacks=[1]),
+    "`FDANClassifier(input_size=0)`": lambda c: _fit(c, input_size=0),
+    '`FDANClassifier(audio_transformer="mel")`': lambda c: _fit(c, audio_transformer="mel"),
+    "`FDANClassifier(class_weight=...)` with a weight below 0": lambda c: _fit(
+        c, class_weight={"joy": -1}
+    ),
+    '`FDANClassifier(class_weight="equal")`': lambda c: _fit(c, class_weight="equal"),
+    "`fit` of a fitted `FDANClassifier` on other features, one of them NaN": lambda c: c.fitted(
+        "vectors"
+    ).fit(pd.DataFrame(_nan(c.X[:, :4], 2), columns=list("abcd")), c.y),
+    "`fit` of a fitted `FDANClassifier` with fewer labels": lambda c: c.fitted("both").fit(
+        c.X, c.y[:5]
+    ),
+    "`fit` of a fitted `FDANClassifier` with one speaker held out": lambda c: c.fitted(
+        "both", early_stopping=True
+    ).fit(c.X, np.roll(c.y, 1), groups=["ann"] * 12),
     "`FDANClassifier` with an unknown `adaptation`": lambda c: _fit(c, adaptation="mmmd"),
     "`FDANClassifier` with an unknown `backbone`": lambda c: _fit(
         c, c.table, backbone="resnet1000"

@@ -1,0 +1,77 @@
+"""Whether parameters that are no plain numbers are what they have to be."""
+
+from __future__ import annotations
+
+import inspect
+import numbers
+from typing import Any
+
+import torch
+from skorch.callbacks import Callback
+
+
+def check_optimizer(kind: Any, params: Any) -> None:
+    """Raise a ValueError unless an optimiser of that class takes these arguments."""
+    if not (isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)):
+        raise ValueError(f"optimizer={kind!r}: it must be a class, such as torch.optim.Adam.")
+    if not isinstance(params, dict | None):
+        raise ValueError(f"optimizer_params={params!r}: it must be a dict or None.")
+    signature = inspect.signature(kind).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in signature.values()):
+        return
+    takes = [name for name in signature if name != "params"]
+    # These two it is given by the parameters lr and weight_decay.
+    if not {"lr", "weight_decay"} <= {*takes}:
+        raise ValueError(
+            f"optimizer={kind.__name__}: it must take lr and weight_decay, as torch.optim.Adam "
+            f"does; it takes {', '.join(takes)}."
+        )
+    unknown = [name for name in params or {} if name not in takes]
+    if unknown:
+        raise ValueError(
+            f"optimizer_params has {unknown[0]!r}, which {kind.__name__} does not take; it takes "
+            f"{', '.join(takes)}."
+        )
+
+
+def check_callbacks(callbacks: Any) -> None:
+    """Raise a ValueError unless these are callbacks, with or without names, or None."""
+    if callbacks is None:
+        return
+
+    def fits(entry: Any) -> bool:
+        if isinstance(entry, (list, tuple)) and len(entry) == 2:
+            entry = entry[1]
+        kind = entry if isinstance(entry, type) else type(entry)
+        return entry is None or issubclass(kind, Callback)
+
+    if not (isinstance(callbacks, list) and all(map(fits, callbacks))):
+        raise ValueError(
+            f"callbacks={callbacks!r}: it must be a list of skorch callbacks, such as "
+            "[skorch.callbacks.EarlyStopping()], or None."
+        )
+
+
+def check_class_weight(weights: Any) -> None:
+    """Raise a ValueError unless this can weight classes, whatever they are."""
+    if isinstance(weights, str) and weights == "balanced":
+        return
+    if not isinstance(weights, dict | None):
+        raise ValueError(
+            f'class_weight={weights!r}: it must be "balanced", a dict of weights, or None.'
+        )
+    for label, weight in (weights or {}).items():
+        if not (isinstance(weight, numbers.Real) and 0 <= weight < float("inf")):
+            raise ValueError(
+                f"class_weight gives {label!r} the weight {weight!r}; it must be a number, at "
+                "least 0."
+            )
+
+
+def check_transformer(name: str, transformer: Any, such: str) -> None:
+    """Raise a ValueError unless this is an estimator that transforms, or None."""
+    usable = hasattr(transformer, "transform") and hasattr(transformer, "get_params")
+    if transformer is not None and (isinstance(transformer, type) or not usable):
+        raise ValueError(
+            f"{name}={transformer!r}: it must be a transformer, such as {such}(), or None."
+        )
