@@ -1,5 +1,7 @@
 """Files and arrays that transformers can't use."""
 
+import time
+
 import numpy as np
 
 from bad_input.shared import SHORT, Case, mel
@@ -57,6 +59,14 @@ def _detector_wrong(c: Case):
     FaceFrames(detector=lambda picture: [1, 2, 3], **FACES).fit_transform([c.files("grey.png")])
 
 
+def _sleep(picture):
+    time.sleep(60)
+
+
+def _too_slow(c: Case):
+    FaceFrames(detector=_sleep, timeout=0.5, **FACES).fit_transform([c.files("grey.png")])
+
+
 CASES = {
     '`MelSpectrogram` on `"a.wav"` instead of a list': lambda c: MelSpectrogram().fit("a.wav"),
     "`MelSpectrogram` on a table of two columns": lambda c: MelSpectrogram().fit(c.table),
@@ -67,7 +77,7 @@ CASES = {
     "`MelSpectrogram` on a file that is cut short": _mel("cut.flac"),
     "`MelSpectrogram` on a file of NaN": _mel("nan.wav"),
     "`MelSpectrogram` on a file of hours of silence (a bomb)": _mel("long.flac"),
-    "`MelSpectrogram` on a file that takes too long": _mel("a.wav", timeout=1e-9),
+    "A file that takes longer than `timeout=0.5` seconds": _too_slow,
     "`MelSpectrogram` on samples beyond full scale": _mel(np.full(2000, 1e12)),
     "`MelSpectrogram` on a list of numbers": _mel(3),
     "`MelSpectrogram` on a list of things that are no sound": _mel({"a": 1}, {"a": 2}),

@@ -166,6 +166,15 @@ def _press_ctrl_c():
     time.sleep(1)
 
 
+@pytest.fixture
+def interruptible():
+    # Started in the background of a shell script, a session ignores Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_user_who_interrupts_a_callback_is_no_early_stopping(tmp_path):
     X_vis, X_aud, y = make_clips(12)
     params = SMALL | {"max_epochs": 4, "checkpoint_dir": tmp_path}
