@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from skfdan.metrics import SCORING, uar_score, war_score, weighted_f1_score
     from skfdan.model_selection import AudioHoldout
     from skfdan.persistence import load_pretrained, save_pretrained
+    from skfdan.summary import summarize_table
     from skfdan.table import make_table, stack_modalities, unpair
 
 __version__ = "0.1.0.dev0"
@@ -21,6 +22,7 @@ __all__ = [
     "make_table",
     "save_pretrained",
     "stack_modalities",
+    "summarize_table",
     "uar_score",
     "unpair",
     "war_score",
@@ -35,6 +37,7 @@ _HOMES = {
     "make_table": "table",
     "save_pretrained": "persistence",
     "stack_modalities": "table",
+    "summarize_table": "summary",
     "uar_score": "metrics",
     "unpair": "table",
     "war_score": "metrics",

@@ -17,6 +17,7 @@ from sklearn.utils import Bunch
 
 from ..preprocessing import DecodeLimits
 from ..preprocessing._base import is_number
+from ..summary import UNLABELLED, in_order
 from ..utils.progress import progress_bar
 from ._check_items import Item, read_arguments, table_items
 from ._check_problems import Problems, check_labels, compare
@@ -25,7 +26,7 @@ from ._examine import Examiner, Facts, Failure
 
 __all__ = ["CorpusCheck", "check_corpus"]
 
-ALL_SPEAKERS, TOTAL, UNLABELLED = "(all)", "total", "(unlabelled)"
+ALL_SPEAKERS, TOTAL = "(all)", "total"
 
 
 @dataclass(frozen=True)
@@ -341,18 +342,12 @@ def _speakers(groups: list | None, n: int) -> list | None:
     return ["(unknown)" if g is None else g for g in groups]
 
 
-def _in_order(name: Any) -> tuple:
-    """Sort numbers as numbers, before words, and what stands for nothing last."""
-    number = isinstance(name, (int, float))
-    return name in (UNLABELLED, "(unknown)"), not number, name if number else 0, str(name)
-
-
 def _balance(y: list | None, groups: list | None, n: int) -> pd.DataFrame:
     speakers = _speakers(groups, n) or [ALL_SPEAKERS] * n
     labels = [UNLABELLED if v is None else v for v in y or [None] * n]
     counts = Counter(zip(speakers, labels, strict=True))
-    columns = sorted(set(labels), key=_in_order)
-    rows = sorted(set(speakers), key=_in_order)
+    columns = sorted(set(labels), key=in_order)
+    rows = sorted(set(speakers), key=in_order)
     frame = pd.DataFrame(
         [[counts[s, c] for c in columns] for s in rows],
         index=pd.Index(rows, dtype=object),

@@ -1,7 +1,9 @@
 """Modality tables."""
 
+import pandas as pd
+
 from bad_input.shared import Case
-from skfdan import make_table, stack_modalities, unpair
+from skfdan import make_table, stack_modalities, summarize_table, unpair
 
 CASES = {
     "`make_table()` without a column": lambda c: make_table(),
@@ -30,6 +32,20 @@ CASES = {
     "`unpair` with too few labels": lambda c: unpair(c.table, c.y[:4]),
     "`unpair` of a table without any cell": lambda c: unpair(
         make_table(audio=[None, None]), ["joy", "fear"]
+    ),
+    "`summarize_table(array)`": lambda c: summarize_table(c.X, c.y),
+    "`summarize_table` of a frame without modality columns": lambda c: summarize_table(
+        c.table.rename(columns={"visual": "face", "audio": "voice"}), c.y
+    ),
+    "`summarize_table` of a frame with two columns of voices": lambda c: summarize_table(
+        c.table.rename(columns={"visual": "mel__audio"})
+    ),
+    "`summarize_table` with too few labels": lambda c: summarize_table(c.table, c.y[:4]),
+    "`summarize_table` with a frame as labels": lambda c: summarize_table(
+        c.table, pd.DataFrame({"emotion": c.y})
+    ),
+    "`summarize_table` with lists as speakers": lambda c: summarize_table(
+        c.table, c.y, [["Ada"]] * 12
     ),
 }
 
