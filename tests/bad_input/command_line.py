@@ -1,5 +1,8 @@
 """The command ``skfdan``."""
 
+import io
+from pathlib import Path
+
 from bad_input.shared import Case
 from skfdan.cli import main
 
@@ -13,7 +16,9 @@ def _run(*arguments: str):
         capsys = c.request.getfixturevalue("capsys")
         capsys.readouterr()
         try:
-            code = main([str(argument).replace("TMP", str(c.tmp)) for argument in arguments])
+            words = [a.replace("TMP", str(c.tmp)) for a in arguments]
+            model = str(c.model) if "MODEL" in words else ""
+            code = main([word.replace("MODEL", model) for word in words])
         except SystemExit as end:
             code = end.code
         printed = capsys.readouterr()
@@ -24,8 +29,61 @@ def _run(*arguments: str):
     return case
 
 
+def _with_clips(*names: str, then):
+    """Do something with files of the shared folder in folders named after emotions."""
+
+    def case(c: Case):
+        for name in names:
+            file = c.tmp / "clips" / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(Path(c.files("a.wav")).read_bytes())
+        then(c)
+
+    return case
+
+
+def _no_list(c: Case):
+    c.monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    _run("predict", "MODEL", "-")(c)
+
+
+def _taken(c: Case):
+    (c.tmp / "model").mkdir()
+    (c.tmp / "model" / "mine.txt").touch()
+    _run("train", "TMP", "--out", "TMP/model")(c)
+
+
+FOUR = ("anger/ann_1.wav", "anger/ann_2.wav", "fear/ann_1.wav", "fear/ann_2.wav")
+TRAIN = ("train", "TMP/clips", "--out", "TMP/model", "--quick")
+
 CASES = {
-    "`skfdan train`": _run("train"),
+    "`skfdan tarin`": _run("tarin"),
+    "`skfdan train` without a corpus": _run("train", "--out", "TMP/model"),
+    "`skfdan train` into a folder that is taken": _taken,
+    "`skfdan train --holdout 20`": _run(*TRAIN, "--holdout", "20"),
+    "`skfdan train --lr -1`": _with_clips(
+        *FOUR, then=_run(*TRAIN, "--lr", "-1", "--holdout", "0.5")
+    ),
+    "`skfdan train` on one emotion": _with_clips(*FOUR[:2], then=_run(*TRAIN)),
+    "`skfdan train` on one speaker": _with_clips(
+        *FOUR, then=_run(*TRAIN, "--speaker-pattern", "[a-z]+_")
+    ),
+    "`skfdan train` with too few clips": _with_clips(*FOUR, then=_run(*TRAIN)),
+    "`skfdan train --protocol disjoint` without speakers": _with_clips(
+        *FOUR, then=_run(*TRAIN, "--protocol", "disjoint")
+    ),
+    "`skfdan predict` with a model that is not there": _run("predict", "TMP/none", "a.wav"),
+    "`skfdan predict` with a folder that is no model": _run("predict", "TMP", "a.wav"),
+    "`skfdan predict` of a list without files": _no_list,
+    "`skfdan predict --modality visual` with a model of voices": _run(
+        "predict", "MODEL", "a.wav", "--modality", "visual"
+    ),
+    "`skfdan evaluate` on emotions that the model does not know": _with_clips(
+        "envy/a.wav", then=_run("evaluate", "MODEL", "TMP/clips")
+    ),
+    "`skfdan evaluate --groups zodiac`": _with_clips(
+        *FOUR, then=_run("evaluate", "MODEL", "TMP/clips", "--groups", "zodiac")
+    ),
     "`skfdan check` of a folder that is not there": _run("check", "TMP/none"),
     "`skfdan check` of an empty folder": _run("check", "TMP"),
     "`skfdan check --corpus iemocap`": _run("check", "TMP", "--corpus", "iemocap"),

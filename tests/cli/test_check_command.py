@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -26,15 +27,6 @@ def folder(tmp_path):
             file.parent.mkdir(parents=True, exist_ok=True)
             soundfile.write(file, random.uniform(-0.1, 0.1, RATE // 2), RATE)
     return root
-
-
-def run(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "skfdan", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
 
 
 def test_a_good_folder(folder, capsys):
@@ -178,9 +170,19 @@ def test_wrong_usage_gives_2(capsys, arguments, said):
     assert said in capsys.readouterr().err
 
 
-def test_interrupted(folder, capsys, monkeypatch):
+def _in_a_class_body():
+    # Python 3.11 makes a RuntimeError of what a descriptor raises.
+    raise RuntimeError("Error calling __set_name__") from KeyboardInterrupt()
+
+
+def _plainly():
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("where", [_plainly, _in_a_class_body])
+def test_interrupted(folder, capsys, monkeypatch, where):
     def interrupt(*args, **kwargs):
-        raise KeyboardInterrupt
+        where()
 
     monkeypatch.setattr(datasets, "check_corpus", interrupt)
     assert main(["check", str(folder)]) == 130
@@ -188,16 +190,19 @@ def test_interrupted(folder, capsys, monkeypatch):
 
 
 def test_version_and_help(capsys):
-    for arguments in (["--version"], ["--help"], ["check", "--help"]):
+    commands = ("check", "train", "predict", "evaluate", "demo")
+    for arguments in (["--version"], ["--help"], *([name, "--help"] for name in commands)):
         with pytest.raises(SystemExit) as stop:
             main(arguments)
         assert stop.value.code == 0
     out = capsys.readouterr().out
     assert f"skfdan {skfdan.__version__}\n" in out
-    assert "example:\n  skfdan check clips --speaker-pattern" in out
+    for name in commands:
+        assert re.search(rf"examples?:\n  skfdan {name} ", out)
+    assert out.count("130 interrupted") == len(commands)
 
 
-def test_the_command_itself(folder):
+def test_the_command_itself(folder, run):
     (folder / "sad" / "empty.wav").touch()
     done = run("check", folder)
     assert done.returncode == 1
