@@ -117,11 +117,6 @@ class Checkpoint:
             )
         return tensors, facts
 
-    @property
-    def found(self) -> bool:
-        """Whether there is something to go on from."""
-        return self._found is not None
-
     def start(self, rng: np.random.RandomState) -> np.random.RandomState:
         """Return the generator that the interrupted fit began with, or this one."""
         if self._found is not None:

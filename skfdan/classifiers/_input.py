@@ -33,7 +33,7 @@ from skfdan.classifiers._samples import (
     read_table,
     table_samples,
 )
-from skfdan.table import MODALITIES, SKIP, as_cells, is_missing
+from skfdan.table import MODALITIES, SKIP, as_cells, is_missing, make_table
 
 
 class InputMixin:
@@ -41,8 +41,6 @@ class InputMixin:
 
     def _read_X(self, X: Any, *, reset: bool) -> tuple[Samples, int]:
         """Return the samples of each modality that training reads, and the rows of X."""
-        self._left_out = None
-        self.report_ = empty_report()
         table = self._as_table(X)
         if table is not None:
             if reset:
@@ -211,19 +209,25 @@ class InputMixin:
         return read, y
 
     def _read_forms(self, X, y, y_true, X_vis, X_aud, y_vis, y_aud, reset):
-        if X_vis is None and X_aud is None:
-            if y_true is None and y_vis is None and y_aud is None:
-                samples, n = self._read_X(X, reset=reset)
-                left_out = vars(self).pop("_left_out")
-                y = self._read_y(y, n)
-                if left_out is not None and left_out.any():
-                    y = y.astype(object)
-                    y[left_out] = None
-                return samples, y
-            X_vis, X_aud = X, y
-            y = y_true
-        elif X is not None:
-            raise ValueError("Give X or X_vis= and X_aud=, not both.")
+        self._left_out = None
+        self.report_ = empty_report()
+        if X_vis is None and X_aud is None and y_true is None and y_vis is None and y_aud is None:
+            samples, n = self._read_X(X, reset=reset)
+            labels = self._read_y(y, n)
+        else:
+            if X_vis is None and X_aud is None:
+                X_vis, X_aud, y = X, y, y_true
+            elif X is not None:
+                raise ValueError("Give X or X_vis= and X_aud=, not both.")
+            samples, labels = self._read_two(X_vis, X_aud, y, y_vis, y_aud, reset)
+        left_out = vars(self).pop("_left_out")
+        if left_out is not None and left_out.any():
+            labels = labels.astype(object)
+            labels[left_out] = None
+        return samples, labels
+
+    def _read_two(self, X_vis, X_aud, y, y_vis, y_aud, reset) -> tuple[Samples, np.ndarray]:
+        """Return the samples of two arrays, paired or not, and one label a row."""
         if X_vis is None or X_aud is None:
             name, given = ("X_vis", X_aud) if X_vis is None else ("X_aud", X_vis)
             raise ValueError(
@@ -232,32 +236,41 @@ class InputMixin:
             )
         if isinstance(y, tuple) and len(y) == 2:
             y_vis, y_aud, y = *y, None
-        self.report_ = empty_report()
-        decoders = self._decoders(
-            {m: as_cells(X) for m, X in (("visual", X_vis), ("audio", X_aud)) if holds_paths(X)}
-        )
-        visual = array_samples(X_vis, "visual", "X_vis", decoders)
-        audio = array_samples(X_aud, "audio", "X_aud", decoders)
-        n_vis, n_aud = int(visual.rows[-1]) + 1, int(audio.rows[-1]) + 1
-        if reset:
-            vars(self).pop("feature_names_in_", None)
-            self.n_features_in_ = len(MODALITIES)
-        if y_vis is None and y_aud is None:
-            if n_vis != n_aud:
-                raise ValueError(
-                    f"X_vis has {n_vis} rows and X_aud {n_aud}. Rows of unpaired modalities have "
-                    "labels of their own: fit(X_vis, X_aud, y_vis=..., y_aud=...)."
-                )
-            return {"visual": visual, "audio": audio}, self._read_y(y, n_aud)
-        if y_vis is None or y_aud is None or y is not None:
+        paired = y_vis is None and y_aud is None
+        if not paired and (y_vis is None or y_aud is None or y is not None):
             raise ValueError("Unpaired modalities need y_vis= and y_aud=, and no y.")
+        on_disk = holds_paths(X_vis) or holds_paths(X_aud)
+        if on_disk:
+            visual, audio = as_cells(X_vis), as_cells(X_aud)
+            n_vis, n_aud = len(visual), len(audio)
+        else:
+            visual = array_samples(X_vis, "visual", "X_vis")
+            audio = array_samples(X_aud, "audio", "X_aud")
+            n_vis, n_aud = int(visual.rows[-1]) + 1, int(audio.rows[-1]) + 1
+        if paired and n_vis != n_aud:
+            raise ValueError(
+                f"X_vis has {n_vis} rows and X_aud {n_aud}. Rows of unpaired modalities have "
+                "labels of their own: fit(X_vis, X_aud, y_vis=..., y_aud=...)."
+            )
+        if on_disk:
+            # A table knows what to do with a file that can't be read.
+            if not paired:
+                visual, audio = [*visual, *[None] * n_aud], [*[None] * n_vis, *audio]
+            samples, _ = self._read_X(make_table(visual=visual, audio=audio), reset=reset)
+        else:
+            if reset:
+                vars(self).pop("feature_names_in_", None)
+                self.n_features_in_ = len(MODALITIES)
+            if not paired:
+                audio.rows = audio.rows + n_vis
+            samples = {"visual": visual, "audio": audio}
+        if paired:
+            return samples, self._read_y(y, n_aud)
         labels = [self._read_y(y_vis, n_vis, "y_vis"), self._read_y(y_aud, n_aud, "y_aud")]
         if self._takes_unlabelled() and len({y.dtype.kind for y in labels}) > 1:
             # Strings beside integers, which may all be -1.
             labels = [y.astype(object) if y.dtype.kind == "i" else y for y in labels]
-        labels = np.concatenate(labels)
-        audio.rows = audio.rows + n_vis
-        return {"visual": visual, "audio": audio}, labels
+        return samples, np.concatenate(labels)
 
     def _check_cells(self, samples: Samples) -> None:
         """Refuse cells of another kind than those of the training."""

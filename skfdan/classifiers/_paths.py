@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -50,7 +51,7 @@ def unreadable_file(report: pd.DataFrame) -> Exception:
     from skfdan.preprocessing.media import MediaError
 
     row, file, stage, reason = report.iloc[0]
-    if stage == "open" and reason.lower().startswith("cannot be read: no such file"):
+    if stage == "open" and not os.path.exists(file):
         # As the transformers do.
         return FileNotFoundError(errno.ENOENT, f"row {row}: no such file or folder", file)
     return MediaError(file, reason, int(row), stage)

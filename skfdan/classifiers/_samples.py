@@ -254,9 +254,7 @@ def path_rows(cells: np.ndarray, modality: str) -> list[int]:
     return rows
 
 
-def array_samples(
-    X: Any, modality: str, name: str, decoders: Mapping[str, Decoder] | None = None
-) -> ModalitySamples:
+def array_samples(X: Any, modality: str, name: str) -> ModalitySamples:
     """Read one array (n, ...) or sequence of arrays as the samples of a modality."""
     if (hasattr(X, "iloc") and X.ndim == 2) or hasattr(X, "numpy"):
         X = np.asarray(X)
@@ -276,7 +274,7 @@ def array_samples(
             f"{name} row {missing[0]} is missing{_and_more(missing)}; a modality that is missing "
             "for some clips belongs in a table: make_table(visual=..., audio=...)."
         )
-    return table_samples(make_table(**{modality: cells}), (modality,), decoders)[modality]
+    return table_samples(make_table(**{modality: cells}), (modality,))[modality]
 
 
 def _check_block(X: np.ndarray, modality: str, name: str) -> np.ndarray:

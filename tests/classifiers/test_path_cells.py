@@ -232,6 +232,25 @@ def test_paths_in_two_columns_of_their_own(files):
     )
 
 
+def test_an_unreadable_file_of_two_columns_goes_as_on_error_says(files, tmp_path):
+    table, y = files
+    worse = broken(table, tmp_path, [5])
+    visual, audio = table["visual"].tolist(), worse["audio"].tolist()
+    expected = worse.copy()
+    expected.loc[5, "audio"] = None
+    other = FDANClassifier(**SMALL).fit(expected, y)
+    with pytest.warns(UserWarning, match="1 files could not be read"):
+        clf = FDANClassifier(**SMALL, on_error="missing").fit(visual, audio, y)
+    for key, value in clf.module_.state_dict().items():
+        assert value.equal(other.module_.state_dict()[key]), key
+    with pytest.warns(UserWarning, match="of 30 rows 1 are left out"):
+        clf = FDANClassifier(**SMALL, on_error="missing").fit(
+            visual[:6], audio, y_vis=y[:6], y_aud=y
+        )
+    assert clf.report_["row"].tolist() == [11]
+    assert clf.class_count_.sum() == 29
+
+
 def test_nothing_is_warned_of_where_nothing_is_wrong(files):
     table, y = files
     with warnings.catch_warnings():

@@ -34,7 +34,7 @@ def test_permissions_are_the_usual_ones(models, tmp_path):
 def test_an_empty_folder_will_do(models, tmp_path, overwrite):
     (tmp_path / "model").mkdir()
     models[0].save_pretrained(tmp_path / "model", overwrite=overwrite)
-    load_pretrained(tmp_path / "model")
+    assert len(load_pretrained(tmp_path / "model").history_) == 1
 
 
 def test_a_model_is_replaced_only_if_that_is_meant(models, tmp_path):
