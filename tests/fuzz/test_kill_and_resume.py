@@ -48,16 +48,18 @@ def test_nothing_is_lost_whenever_it_comes():
     assert found["save steps"][0] > 10
 
 
-# What the script must notice: each is put into its process before it starts.
+# What the script must notice: each is put into its process before it starts. The folder is
+# gone for so long that no run of nine kills misses it, however fast the disk.
 SPOILT = {
     "fit": """
 from skfdan.classifiers import _checkpoint
 _checkpoint.Checkpoint._read = lambda self: None
 """,
     "save": """
-import shutil, skfdan.persistence._model as model
+import shutil, time, skfdan.persistence._model as model
 def put(temporary, folder):
     shutil.rmtree(folder, ignore_errors=True)
+    time.sleep(0.2)
     shutil.copytree(temporary, folder)
 model.put = put
 """,
