@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skfdan.nn.adversarial import DAANLoss, DANNLoss
-from skfdan.nn.losses import LMMDLoss, check_matrices, dsan_ramp, kernel_discrepancy
+from skfdan.nn.kernels import kernel_discrepancy
+from skfdan.nn.losses import LMMDLoss, check_matrices, dsan_ramp
 
 __all__ = ["ADAPTATIONS", "AdaptationLoss", "cmd", "coral", "memberships", "mmd"]
 

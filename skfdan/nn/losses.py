@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["LMMDLoss", "dsan_ramp", "lmmd"]
+from skfdan.nn.kernels import kernel_discrepancy
 
-_KERNELS = 5
+__all__ = ["LMMDLoss", "dsan_ramp", "lmmd"]
 
 
 def lmmd(
@@ -26,8 +26,8 @@ def lmmd(
 
     .. math::
 
-        d = \frac1C \sum_c \Big\| \sum_n w_{vnc}\,\phi(z_{vn})
-            - \sum_m w_{amc}\,\phi(z_{am}) \Big\|_{\mathcal H}^2
+        d = \frac{1}{C} \sum_c \Bigl\| \sum_n w_{vnc}\,\phi(z_{vn})
+            - \sum_m w_{amc}\,\phi(z_{am}) \Bigr\|_{\mathcal{H}}^2
 
     with the weights of Eq. 7, :math:`w_{jnc} = y_{jnc} / \sum_m y_{jmc}`, and
     the sum of five Gaussian kernels of the DSAN code, whose bandwidths are
@@ -113,36 +113,6 @@ def check_matrices(name: str, z_source: Tensor, z_target: Tensor) -> None:
             f"{name} needs two matrices of equal width; got shapes "
             f"{tuple(z_source.shape)} and {tuple(z_target.shape)}."
         )
-
-
-def kernel_discrepancy(
-    z_source: Tensor,
-    z_target: Tensor,
-    weights: Tensor,
-    bandwidth: float | Tensor | None = None,
-) -> Tensor:
-    r"""Sum over the columns of weights of :math:`\|\sum_n w_{nc} \phi(z_n)\|^2`.
-
-    The kernels are those of :func:`lmmd`; ``weights`` (n_s + n_t, C) are
-    positive for the rows of one side and negative for those of the other.
-    """
-    z = torch.cat([z_source, z_target])
-    z = z - z.mean(0, keepdim=True).detach()
-    square = (z * z).sum(1)
-    distance = (square[:, None] + square[None, :] - 2.0 * (z @ z.T)).clamp_min(0.0)
-    distance = distance - torch.diag(distance.diagonal())
-    n = len(z)
-    if bandwidth is None:
-        bandwidth = (distance.detach().sum() / max(n * n - n, 1)).clamp_min(
-            torch.finfo(z.dtype).tiny ** 0.5
-        )
-    widest = torch.exp(-distance / (4.0 * bandwidth))
-    kernel, power = widest, widest
-    for _ in range(_KERNELS - 1):
-        power = power * power
-        kernel = kernel + power
-    # sum_c || sum_n w_nc phi(z_n) ||^2 = sum_nm (W W^T)_nm k(z_n, z_m).
-    return ((weights @ weights.T) * kernel).sum().clamp_min(0.0)
 
 
 def _signed_class_weights(

@@ -1,0 +1,120 @@
+import numpy as np
+import pytest
+import torch
+
+from skfdan.nn import kernels
+from skfdan.nn.kernels import kernel_discrepancy
+
+
+def batch(n_s, n_t, d=5, n_classes=3, offset=0.0, dtype=torch.float64, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    z_s = torch.randn(n_s, d, generator=g, dtype=dtype) + offset
+    z_t = 1.5 * torch.randn(n_t, d, generator=g, dtype=dtype) + offset + 0.5
+    weights = torch.rand(n_s + n_t, n_classes, generator=g, dtype=dtype)
+    weights[n_s:] *= -1
+    return z_s, z_t, weights
+
+
+def brute_force(z_s, z_t, weights, bandwidth=None):
+    """Sum over all pairs, from numpy's loops, and the gradient by the chain rule."""
+    z, w = np.vstack([z_s, z_t]), np.asarray(weights)
+    n = len(z)
+    distance = np.array([[((a - b) ** 2).sum() for b in z] for a in z])
+    b = distance.sum() / (n * n - n) if bandwidth is None else bandwidth
+    value, gradient = 0.0, np.zeros_like(z)
+    for i in range(n):
+        for j in range(n):
+            share = (w[i] * w[j]).sum()
+            for q in range(-2, 3):
+                kernel = np.exp(-distance[i, j] / (b * 2.0**q))
+                value += share * kernel
+                # z_i and z_j both move the distance; each pair comes twice.
+                gradient[i] += 4 * share * kernel * -(z[i] - z[j]) / (b * 2.0**q)
+    return value, gradient
+
+
+def value_and_gradient(z_s, z_t, weights, bandwidth=None):
+    z_s, z_t = z_s.clone().requires_grad_(), z_t.clone().requires_grad_()
+    value = kernel_discrepancy(z_s, z_t, weights, bandwidth)
+    value.backward()
+    return value.item(), torch.cat([z_s.grad, z_t.grad]).numpy()
+
+
+@pytest.fixture(params=["whole", "tiled"])
+def tiling(request, monkeypatch):
+    if request.param == "tiled":
+        monkeypatch.setattr(kernels, "_WHOLE", 1)
+        monkeypatch.setattr(kernels, "_TILE", 4)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1), (4, 4), (5, 8), (9, 2)])
+@pytest.mark.parametrize("bandwidth", [None, 2.0])
+@pytest.mark.usefixtures("tiling")
+def test_value_and_gradient_are_those_of_all_pairs(sizes, bandwidth):
+    args = batch(*sizes)
+    value, gradient = value_and_gradient(*args, bandwidth)
+    expected, expected_gradient = brute_force(*args, bandwidth)
+    assert value == pytest.approx(expected, rel=1e-12)
+    np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.usefixtures("tiling")
+def test_gradcheck():
+    z_s, z_t, weights = batch(4, 5)
+    assert torch.autograd.gradcheck(
+        lambda a, b: kernel_discrepancy(a, b, weights, bandwidth=3.0),
+        (z_s.requires_grad_(), z_t.requires_grad_()),
+    )
+
+
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+def test_the_tiles_of_large_batches_agree_with_the_whole(offset, monkeypatch):
+    args = batch(150, 171, d=16, offset=offset, dtype=torch.float32)
+    tiled = value_and_gradient(*args)
+    monkeypatch.setattr(kernels, "_WHOLE", 10**6)
+    whole = value_and_gradient(*args)
+    exact = value_and_gradient(*(a.double() for a in args))
+    assert tiled[0] == pytest.approx(exact[0], rel=1e-4)
+    for _, gradient in (tiled, whole):
+        np.testing.assert_allclose(gradient, exact[1], atol=1e-4 * np.abs(exact[1]).max())
+
+
+def test_nothing_of_the_size_of_the_gram_matrix_is_kept():
+    z_s, z_t, weights = batch(300, 300, d=8)
+    kept = []
+    hooks = torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: kept.append(tensor.numel()) or tensor, lambda tensor: tensor
+    )
+    with hooks:
+        kernel_discrepancy(z_s.requires_grad_(), z_t, weights)
+    assert sum(kept) <= 3 * 600 * 8
+
+
+def test_without_gradient_the_value_is_the_same():
+    args = batch(6, 7)
+    with torch.no_grad():
+        value = kernel_discrepancy(*args).item()
+    assert value == value_and_gradient(*args)[0]
+
+
+def test_a_second_derivative_is_refused_in_words():
+    z_s, z_t, weights = batch(3, 3)
+    z_s.requires_grad_()
+    value = kernel_discrepancy(z_s, z_t, weights)
+    with pytest.raises(RuntimeError, match="can't be differentiated again"):
+        torch.autograd.grad(value, z_s, create_graph=True)
+
+
+def test_torch_compile_takes_it_whole():
+    z_s, z_t, weights = batch(6, 7)
+
+    def loss(a, b):
+        return kernel_discrepancy(a, b, weights)
+
+    compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
+    z_s.requires_grad_()
+    value = compiled(z_s, z_t)
+    (gradient,) = torch.autograd.grad(value, z_s)
+    expected = loss(z_s, z_t)
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, z_s)[0])
