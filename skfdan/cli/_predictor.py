@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -29,6 +29,27 @@ CHUNK = 256
 _MANY, _SECONDS = 100, 60.0
 
 
+class Answer(NamedTuple):
+    """What a model makes of one clip.
+
+    Attributes
+    ----------
+    probabilities : ndarray of shape (n_classes,)
+        NaN if nothing of the clip could be read.
+    error : str or None
+        Why nothing could be read.
+    used : tuple of str
+        The cells that were read: "visual", "audio" or both.
+    left_out : dict of str to str
+        Why a cell of the clip was not read.
+    """
+
+    probabilities: np.ndarray
+    error: str | None
+    used: tuple[str, ...]
+    left_out: dict[str, str]
+
+
 class Predictor:
     """A model, and what of a clip it reads.
 
@@ -40,9 +61,12 @@ class Predictor:
         None is what the model was saved with.
     jobs : int
         Files decoded at a time.
+    seconds : float or None
+        Time that each file may take; None limits it where there are many.
     """
 
-    def __init__(self, folder: str, modality: str | None, jobs: int):
+    def __init__(self, folder: str, modality: str | None, jobs: int, seconds: float | None = None):
+        self.seconds = seconds
         where = folder if folder.startswith("hf://") else Path(folder).expanduser()
         model = load_pretrained(where)
         *steps, self.classifier = (
@@ -66,10 +90,17 @@ class Predictor:
         first = steps[0]
         self._column = None
         if isinstance(first, CellTransformer):
-            self._column = "audio" if isinstance(first, AudioTransformer) else "visual"
-        self._choose(modality)
+            self._column = _modality(first)
+        self.choose(modality)
 
-    def _choose(self, modality: str | None) -> None:
+    def choose(self, modality: str | None) -> None:
+        """Read these cells from now on; None stays with those of before.
+
+        Raises
+        ------
+        ValueError
+            If the model can't.
+        """
         clf = self.classifier
         if modality is not None and modality != clf.predict_modality:
             if "predict_modality" not in clf.get_params():
@@ -86,6 +117,15 @@ class Predictor:
             )
 
     @property
+    def choices(self) -> list[str]:
+        """What :meth:`choose` takes."""
+        clf = self.classifier
+        if "predict_modality" not in clf.get_params():
+            return [clf.predict_modality]
+        known = [m for m in ("audio", "visual") if m in clf._specs]
+        return [*known, "fused"] if len(known) == 2 else known
+
+    @property
     def noun(self) -> str:
         """What it reads of a clip."""
         return " or ".join(NOUNS[m] for m in self.wanted)
@@ -97,6 +137,17 @@ class Predictor:
 
     def files(self, files: Sequence[str]) -> tuple[np.ndarray, list[str | None]]:
         """Predict some files; see :meth:`table`."""
+        return self.table(self._as_table(files))
+
+    def file(self, file: str) -> Answer:
+        """Predict one file as :meth:`files` does, and tell what was read of it."""
+        table = self._as_table([file])
+        p, [error], reports = self._predict(table)
+        left_out = {m: "; ".join(found[0]) for m, found in reports.items() if found}
+        used = tuple(m for m in self.wanted if table[m][0] is not None and m not in left_out)
+        return Answer(p[0], error, () if error else used, left_out)
+
+    def _as_table(self, files: Sequence[str]) -> pd.DataFrame:
         visual, audio = list(files), list(files)
         if self.modality == "fused":
             # A file that can be but one of both shall not be refused as the other.
@@ -104,7 +155,7 @@ class Predictor:
             pairs = list(zip(files, suffixes, strict=True))
             visual = [None if suffix in AUDIO_SUFFIXES else file for file, suffix in pairs]
             audio = [None if suffix in IMAGE_SUFFIXES else file for file, suffix in pairs]
-        return self.table(make_table(visual=visual, audio=audio))
+        return make_table(visual=visual, audio=audio)
 
     def table(self, table: pd.DataFrame) -> tuple[np.ndarray, list[str | None]]:
         """Predict the rows of a table of paths, at most ``CHUNK`` at a time.
@@ -121,25 +172,35 @@ class Predictor:
         errors : list of length n
             What is wrong with a row, or None.
         """
+        return self._predict(table)[:2]
+
+    def _predict(
+        self, table: pd.DataFrame
+    ) -> tuple[np.ndarray, list[str | None], dict[str, dict[int, list[str]]]]:
+        """Predict the rows, and tell for each modality what is wrong with which rows."""
         table = table.reset_index(drop=True)
         for m in MODALITIES:
             if m not in self.wanted:
                 table[m] = None
         n_cells = table.notna().sum(axis=1)
+        seconds = self.seconds
+        if seconds is None and len(table) >= _MANY:
+            seconds = _SECONDS
         for transformer in self.transformers:
-            transformer.set_params(timeout=_SECONDS if len(table) >= _MANY else None)
+            transformer.set_params(timeout=seconds)
         with warnings.catch_warnings():
             # What they warn of is in their reports, which end up in the errors here.
             warnings.simplefilter("ignore", UserWarning)
             X = table if self._column is None else table[[self._column]]
             prepared = self.prepare.transform(X)
-        reasons: dict[int, list[str]] = {}
+        reports: dict[str, dict[int, list[str]]] = {}
         for transformer in self.transformers:
+            reasons = reports.setdefault(_modality(transformer), {})
             for row, reason in transformer.report_[["row", "reason"]].itertuples(index=False):
                 reasons.setdefault(row, []).append(reason)
         errors: list[str | None] = []
         for row in range(len(table)):
-            found = reasons.get(row, [])
+            found = [reason for reasons in reports.values() for reason in reasons.get(row, [])]
             if not n_cells[row]:
                 found = [f"the clip has no {self.noun}"]
             errors.append("; ".join(found) if len(found) >= max(1, n_cells[row]) else None)
@@ -147,7 +208,11 @@ class Predictor:
         probabilities = np.full((len(table), len(self.classes)), np.nan)
         if len(good):
             probabilities[good] = self.classifier.predict_proba(_safe_indexing(prepared, good))
-        return probabilities, errors
+        return probabilities, errors, reports
+
+
+def _modality(transformer: CellTransformer) -> str:
+    return "audio" if isinstance(transformer, AudioTransformer) else "visual"
 
 
 def _cell_transformers(estimator: Any) -> Iterator[CellTransformer]:

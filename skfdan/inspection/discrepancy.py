@@ -17,7 +17,7 @@ class ClassDiscrepancyDisplay:
 
     .. math::
 
-        d_c = \Big\| \sum_n w_{vnc}\,\phi(z_{vn}) - \sum_m w_{amc}\,\phi(z_{am}) \Big\|^2,
+        d_c = \Bigl\| \sum_n w_{vnc}\,\phi(z_{vn}) - \sum_m w_{amc}\,\phi(z_{am}) \Bigr\|^2,
 
     whose mean over the classes is :func:`skfdan.nn.lmmd`. Make one with
     :meth:`from_estimator` or :meth:`from_features`.

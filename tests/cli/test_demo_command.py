@@ -1,4 +1,3 @@
-import argparse
 import shlex
 
 import pytest
@@ -11,7 +10,7 @@ def test_demo(tmp_path, capsys):
     out = tmp_path / "my demo"
     # As the command runs it, with fewer clips and epochs.
     for _ in range(2):
-        assert _demo.run(argparse.Namespace(out=out), clips=56, epochs=2) == 0
+        assert _demo.toy(out, clips=56, epochs=2) == 0
         printed, err = capsys.readouterr()
         assert err == ""
         assert "56 synthetic clips of 8 speakers" in printed
@@ -19,7 +18,9 @@ def test_demo(tmp_path, capsys):
         speaker = printed.split("held out: ")[1].split(",")[0]
         assert f"_{speaker}.wav: " in printed
     commands = [line.strip() for line in printed.splitlines() if line.startswith("  skfdan ")]
-    assert [shlex.split(line)[1] for line in commands] == ["predict", "evaluate", "check", "train"]
+    assert [shlex.split(line)[1] for line in commands] == [
+        *("predict", "evaluate", "check", "demo", "train")
+    ]
     for line in commands[:3]:
         assert main(shlex.split(line)[1:]) == 0
 

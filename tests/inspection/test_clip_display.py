@@ -11,7 +11,7 @@ from sklearn.svm import LinearSVC
 
 from skfdan import FDANClassifier
 from skfdan.inspection import ClipDisplay
-from skfdan.inspection._clip_axes import hertz_to_mel
+from skfdan.inspection._clip_axes import hertz_to_mel, outline
 from skfdan.preprocessing import FaceFrames, MediaError, MelSpectrogram
 from skfdan.preprocessing.mel import mel_filterbank
 from skfdan.table import make_table
@@ -129,6 +129,21 @@ def test_mel_scale_is_that_of_the_filters():
     peaks = hertz_to_mel(filters.argmax(1) * 16000 / 2**15)
     expected = hertz_to_mel(8000) / 41 * np.arange(1, 41)
     np.testing.assert_allclose(peaks, expected, atol=0.02)
+
+
+def test_a_long_sound_keeps_its_peaks():
+    rng = np.random.default_rng(0)
+    sound = rng.normal(size=1_000_003).astype(np.float32)
+    sound[[123_456, 765_432]] = 9, -9
+    times, values = outline(sound, 1000.0)
+    assert len(times) == len(values) <= 11_000
+    assert times[values.argmax()] == pytest.approx(123.456, abs=0.2)
+    assert times[values.argmin()] == pytest.approx(765.432, abs=0.2)
+    assert (np.diff(times) >= 0).all()
+    for k in range(0, len(values), 1000):  # each pair spans the samples up to the next
+        start, end = round(times[k] * 1000), round(times[k + 2] * 1000)
+        part = sound[start:end]
+        assert (values[k], values[k + 1]) == (part.min(), part.max())
 
 
 def test_another_sampling_rate():
