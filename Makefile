@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 # would otherwise spend their time waiting for each other.
 TEST_ENV = OMP_NUM_THREADS=1 SCIPY_ARRAY_API=1
 
-.PHONY: demo test test-slow test-oldest lint format clean
+.PHONY: demo test test-slow test-oldest notebooks docs lint format clean
 
 $(VENV)/installed: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed; name it with make PYTHON=..."; exit 1; }
@@ -29,6 +29,17 @@ test-slow: $(VENV)/installed
 test-oldest:
 	$(MAKE) VENV=.venv-oldest UV_RESOLUTION=lowest-direct test
 
+# Runs examples/NN_*.py and renders them; N="01 06" names some.
+notebooks: $(VENV)/installed
+	$(BIN)/python examples/render.py $(N)
+
+# Builds docs/_build/html without a network and checks every link of it; with
+# SKFDAN_DOCS_ONLINE=1 names of other packages are links too.
+docs: $(VENV)/installed
+	rm -rf docs/_build docs/_examples docs/api/generated
+	$(BIN)/python -m sphinx -b html -W --keep-going -q docs docs/_build/html
+	$(BIN)/python docs/check_links.py
+
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -40,3 +51,4 @@ format: $(VENV)/installed
 
 clean:
 	rm -rf .venv .venv-oldest build dist demo-output .pytest_cache .ruff_cache
+	rm -rf docs/_build docs/_examples docs/api/generated

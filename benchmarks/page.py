@@ -28,7 +28,9 @@ def page(results: Path = RESULTS) -> str:
         "to run them on your copy of a corpus: [benchmarks/README.md](../benchmarks/README.md).",
     ]
     for folder in sorted(p for p in results.iterdir() if p.is_dir()):
-        parts.append((folder / "findings.md").read_text(encoding="utf-8").strip())
+        findings = (folder / "findings.md").read_text(encoding="utf-8").strip()
+        # Its links are from where it lies.
+        parts.append(findings.replace("](../../../docs/", "]("))
         for name in TABLES:
             table = folder / f"table_{name}.md"
             if table.exists():
