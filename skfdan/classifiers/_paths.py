@@ -143,13 +143,17 @@ class PathCells:
         """Return a subset."""
         return PathCells(self.paths[positions], self.rows[positions], self.decoder, self._read)
 
-    def load(self, positions: np.ndarray, turn: bool = False) -> list[np.ndarray]:
-        """Decode the files at some positions; with ``turn`` each takes its next frame."""
+    def frames(self, positions: np.ndarray) -> list[list[np.ndarray]]:
+        """Decode the files at some positions, each to all its frames."""
         cells, report = self.decoder.decode(self.paths[positions], self.rows[positions])
         if len(report):
             raise unreadable_file(report)
         rows = self.rows[positions]
-        frames = [list(self._read(c, row=row)) for c, row in zip(cells, rows, strict=True)]
+        return [list(self._read(c, row=row)) for c, row in zip(cells, rows, strict=True)]
+
+    def load(self, positions: np.ndarray, turn: bool = False) -> list[np.ndarray]:
+        """Decode the files at some positions; with ``turn`` each takes its next frame."""
+        frames = self.frames(positions)
         taken = [f[t % len(f)] for f, t in zip(frames, self.turns[positions], strict=True)]
         if turn:
             self.turns[positions] += 1

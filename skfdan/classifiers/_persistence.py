@@ -46,7 +46,7 @@ class PersistenceMixin:
         Parameters
         ----------
         folder : path-like
-            Where to; see :func:`skfdan.persistence.save_pretrained`, also for all others.
+            Where to; see :func:`skfdan.save_pretrained`, also for all others.
         corpora, protocol : str or None, default=None
             What it was trained on and how it was tested, in words, for the model card.
         y_true, y_pred : array-like of shape (n,) or None, default=None
@@ -98,7 +98,7 @@ class PersistenceMixin:
         ----------
         folder : path-like or str
             The folder, or ``"hf://user/model"``; see
-            :func:`skfdan.persistence.load_pretrained`.
+            :func:`skfdan.load_pretrained`.
         **params : dict
             Parameters in the place of the stored ones, such as ``device="cpu"``.
 
@@ -117,7 +117,11 @@ class PersistenceMixin:
         return load(folder, params, expected=cls)
 
     def _assemble(self, module: nn.Module, criterion: nn.Module | None, history) -> None:
-        """Take stored networks, as ``_start`` takes new ones; optimiser and seed are fresh."""
+        """Take stored networks, as ``_start`` takes new ones; the seed is fresh.
+
+        The optimiser waits for ``partial_fit``: torch's import of its compiler for it takes
+        seconds, and whoever loads a model mostly wants to predict.
+        """
         self.initialized_ = False
         self.virtual_params_: dict[str, Any] = {}
         self.device_ = "cpu"
@@ -126,7 +130,7 @@ class PersistenceMixin:
             self.module_ = module.eval()
         with self._current_init_context("criterion"):
             self.criterion_ = criterion
-        self._initialize_optimizer()
+        self.optimizer_ = None
         self.history_ = history
         self.initialized_ = True
         self._random_state = check_random_state(self.random_state)

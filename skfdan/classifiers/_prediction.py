@@ -45,13 +45,18 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
 
         return self._network_output(arguments, len(samples), modality)
 
+    def _embedded_now(self, samples: Samples) -> Samples:
+        """Move the network to the device of today, and embed what is frozen."""
+        self.device_ = self._resolve_device()
+        self.module_.to(self.device_)
+        return self._embedded(samples)
+
     def _network_output(self, arguments: Callable[[np.ndarray], dict], n: int, key: str):
         """Return log-probabilities and features that the network gives for ``key``.
 
         ``arguments`` turns some of n positions into arguments of the network.
         """
-        self.device_ = self._resolve_device()
-        self.module_.to(self.device_).eval()
+        self.module_.eval()
         # In float32 the sums of a matrix product depend on the number of rows;
         # above the backbone, float64 makes a row's result its own.
         head = {
@@ -96,7 +101,8 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         if not samples:
             raise ValueError(self._no_cell(np.arange(n), n, wanted))
         self._check_cells(samples)
-        return self._finite(self._row_outputs(samples, n), np.ones(n, dtype=bool))
+        outputs = self._row_outputs(self._embedded_now(samples), n)
+        return self._finite(outputs, np.ones(n, dtype=bool))
 
     def _table_outputs(self, table: pd.DataFrame, wanted: tuple[str, ...]):
         """Return the outputs of a table's rows, some hundred files at a time."""
@@ -129,7 +135,7 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             if not samples:
                 continue
             self._check_cells(samples)
-            parts = self._row_outputs(samples, len(rows))
+            parts = self._row_outputs(self._embedded_now(samples), len(rows))
             if outputs is None:
                 outputs = [np.full((n, p.shape[1]), np.nan, dtype=p.dtype) for p in parts]
             for whole, part in zip(outputs, parts, strict=True):

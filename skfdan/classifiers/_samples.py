@@ -13,10 +13,9 @@ import numpy as np
 import pandas as pd
 
 from skfdan.classifiers._paths import Decoder, PathCells
-from skfdan.nn.inputs import InputSpec, resize
+from skfdan.nn.encoders import Embedded
+from skfdan.nn.inputs import InputSpec, image_spec, resize, some_of
 from skfdan.table import MODALITIES, SKIP, as_cells, is_missing, make_table
-
-_STATISTICS_SAMPLES = 512
 
 
 @dataclass
@@ -25,11 +24,14 @@ class ModalitySamples:
 
     ``cells`` is an array (n, ...), a list of n arrays, or n paths that are decoded
     when they are needed; ``rows`` the row of X that each sample comes from. The
-    frames of one clip share a row.
+    frames of one clip share a row. With ``embedded`` they are what the frozen part of a
+    backbone made of the cells; ``files`` says what they were read from, if it was files.
     """
 
     cells: np.ndarray | list[np.ndarray] | PathCells
     rows: np.ndarray
+    embedded: bool = False
+    files: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -49,10 +51,23 @@ class ModalitySamples:
     def select(self, samples: np.ndarray) -> ModalitySamples:
         """Return a subset, given as integer positions; cells are not copied."""
         if self.on_disk:
-            return ModalitySamples(self.cells.take(samples), self.rows[samples])
-        if isinstance(self.cells, np.ndarray):
-            return ModalitySamples(self.cells[samples], self.rows[samples])
-        return ModalitySamples([self.cells[i] for i in samples], self.rows[samples])
+            cells = self.cells.take(samples)
+        elif isinstance(self.cells, np.ndarray):
+            cells = self.cells[samples]
+        else:
+            cells = [self.cells[i] for i in samples]
+        files = None if self.files is None else self.files[samples]
+        return ModalitySamples(cells, self.rows[samples], self.embedded, files)
+
+    def decoded(self, samples: np.ndarray) -> ModalitySamples:
+        """Return a subset of what is on disk as arrays; each frame is a sample of its own."""
+        frames = self.cells.frames(samples)
+        times = [len(f) for f in frames]
+        return ModalitySamples(
+            [frame for f in frames for frame in f],
+            np.repeat(self.rows[samples], times),
+            files=np.repeat(self.cells.paths[samples], times),
+        )
 
     def batch(self, samples: np.ndarray, size: int | None, turn: bool = False):
         """Return the cells of some samples as one tensor, still unnormalised.
@@ -63,7 +78,8 @@ class ModalitySamples:
         import torch
 
         if isinstance(self.cells, np.ndarray):
-            return torch.from_numpy(np.ascontiguousarray(self.cells[samples]))
+            block = torch.from_numpy(np.ascontiguousarray(self.cells[samples]))
+            return Embedded(block) if self.embedded else block
         if self.on_disk:
             cells = self.cells.load(samples, turn=turn)
         else:
@@ -89,10 +105,11 @@ class ModalitySamples:
         ]
         return torch.cat(resized)
 
-    def spec(self) -> InputSpec:
-        """Describe the cells and measure their statistics, for a network."""
-        if self.kind == "image" and self.uint8:
-            return InputSpec("image", uint8=True)
+    def spec(self, coarse: bool = False) -> InputSpec:
+        """Describe the cells and measure their statistics, for a network.
+
+        ``coarse`` rounds those of images, see :func:`skfdan.nn.inputs.image_spec`.
+        """
         if self.kind == "vector":
             cells = self._some() if self.on_disk else self.cells
             values = np.asarray(cells, dtype=np.float64)
@@ -100,13 +117,10 @@ class ModalitySamples:
             return InputSpec(
                 "vector", False, values.shape[1], values.mean(0), np.where(std > 1e-12, std, 1.0)
             )
-        pixels = np.concatenate([np.ravel(cell) for cell in self._some()]).astype(np.float64)
-        return InputSpec("image", False, None, pixels.mean(), max(pixels.std(), 1e-12))
+        return image_spec([self.cells[0]] if self.uint8 else self._some(), coarse)
 
     def _some(self) -> list[np.ndarray]:
-        """Return some hundred cells, evenly spread: enough for a mean and a deviation."""
-        n = min(len(self), _STATISTICS_SAMPLES)
-        some = np.unique(np.linspace(0, len(self) - 1, n, dtype=int))
+        some = some_of(len(self))
         return self.cells.load(some) if self.on_disk else [self.cells[i] for i in some]
 
 

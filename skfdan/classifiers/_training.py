@@ -21,6 +21,7 @@ from skfdan.classifiers._batches import Batch, Batches, EpochMeans, number, rela
 from skfdan.classifiers._checkpoint import Checkpoint, Progress
 from skfdan.classifiers._samples import ModalitySamples, Samples
 from skfdan.nn.fdan import FDANOutput
+from skfdan.utils.device import resolve_device
 from skfdan.utils.progress import progress_bar
 from skfdan.utils.threads import one_thread
 
@@ -31,6 +32,17 @@ _COLLAPSED = 1e-3
 
 class DivergenceError(ValueError):
     """Training has left the finite numbers; the message says where."""
+
+
+def diverged(
+    loss: float, terms: dict[str, float], at: tuple[int, int], batch: Batch
+) -> DivergenceError:
+    """Return what to raise of a loss that is no number, in some epoch and batch."""
+    return DivergenceError(
+        f"Training diverged: the loss is {loss} in epoch {at[0]}, batch {at[1]} "
+        f"({', '.join(f'{k}={v:.3g}' for k, v in terms.items())}). "
+        f"Lower lr or momentum. The batch held {batch.describe()}."
+    )
 
 
 @contextmanager
@@ -68,26 +80,14 @@ class TrainingMixin:
 
     def _is_small(self) -> bool:
         """Tell whether the network is too small to share a step between threads."""
-        return self.backbone in (None, "cnn") or all(
-            s.kind == "vector" for s in self._specs.values()
+        return (
+            self.backbone in (None, "cnn")
+            or self.backbone_trainable is False  # it runs before the first step
+            or all(s.kind == "vector" for s in self._specs.values())
         )
 
     def _resolve_device(self) -> str:
-        if self.device == "auto":
-            return "cuda" if torch.cuda.is_available() else "cpu"
-        try:
-            device = torch.device(self.device)
-        except (RuntimeError, TypeError):
-            raise ValueError(
-                f'device={self.device!r} is unknown; give "auto", "cpu", "cuda" or "cuda:1".'
-            ) from None
-        found = torch.cuda.device_count() if device.type == "cuda" else None
-        if found is not None and (device.index or 0) >= found:
-            raise ValueError(
-                f"device={str(self.device)!r} is not there: torch finds {found} CUDA devices. "
-                'device="auto" takes one if there is one.'
-            )
-        return str(self.device)
+        return resolve_device(self.device)
 
     def _start(self, labels: dict[str, np.ndarray], classes: np.ndarray) -> None:
         """Build the network, optimiser, callbacks and history."""
@@ -140,6 +140,9 @@ class TrainingMixin:
         schedule=None,
         checkpoint: Checkpoint | None = None,
     ) -> None:
+        samples, labels = self._embedded_training(samples, labels)
+        if valid is not None:
+            valid = self._embedded(valid[0]), valid[1]
         batches = self._make_batches(samples, labels)
         at = Progress()
         if checkpoint is not None:
@@ -179,6 +182,15 @@ class TrainingMixin:
                 self.notify("on_train_end", X=samples, y=labels)
         self._warn_if_collapsed()
 
+    def _embedded_training(self, samples: Samples, labels: dict[str, np.ndarray]):
+        """Return the samples of a training as :meth:`_embedded` does, and their labels."""
+        cells, samples = samples, self._embedded(samples, self.verbose)
+        return samples, {
+            # Of files, each frame is a sample of its own once it is embedded.
+            m: y if len(y) == len(s) else y[np.searchsorted(cells[m].rows, s.rows)]
+            for (m, s), y in zip(samples.items(), labels.values(), strict=True)
+        }
+
     def _run_epoch(self, samples, labels, batches, valid, schedule, at: Progress) -> None:
         """Train for one epoch, validate, and note how training goes on."""
         # Counted over the calls of partial_fit too, whose every call is one epoch.
@@ -208,7 +220,8 @@ class TrainingMixin:
     def _check_parameters_finite(self) -> None:
         """Notice a last step that has ruined the weights after its loss was computed."""
         for name, p in self.module_.named_parameters():
-            if not bool(torch.isfinite(p).all()):
+            # A sum takes a fraction of the time, and what is not finite shows in it.
+            if not torch.isfinite(p.sum()) and not bool(torch.isfinite(p).all()):
                 raise DivergenceError(
                     f"Training diverged: after epoch {len(self.history_)} the weights {name} hold "
                     "NaN or infinite values. Lower lr or momentum."
@@ -272,6 +285,13 @@ class TrainingMixin:
             kwargs |= {"momentum": self.momentum, "fused": True}
         return args, kwargs | (self.optimizer_params or {})
 
+    def _set_training(self, training: bool = True) -> None:
+        # skorch calls this in every step, and going through all modules is a tenth of a
+        # small network's step.
+        for module in (self.module_, self.criterion_):
+            if module is not None and module.training != training:
+                module.train(training)
+
     def infer(self, x: Batch, **_) -> FDANOutput:
         """Send one batch through the network, on its device."""
         return self.module_(**{m: c.to(self.device_) for m, c in x.cells.items()})
@@ -287,12 +307,8 @@ class TrainingMixin:
             if features:
                 self.history_.record_batch("feature_std", min(map(relative_spread, features)))
             if not torch.isfinite(loss):
-                raise DivergenceError(
-                    f"Training diverged: the loss is {number(loss)} in epoch "
-                    f"{len(self.history_)}, batch {len(self.history_[-1]['batches'])} "
-                    f"({', '.join(f'{k}={number(v):.3g}' for k, v in terms.items())}). "
-                    f"Lower lr or momentum. The batch held {X.describe()}."
-                )
+                at = len(self.history_), len(self.history_[-1]["batches"])
+                raise diverged(number(loss), {k: number(v) for k, v in terms.items()}, at, X)
         return loss
 
     def _cross_entropy(self, modality: str, logits: torch.Tensor, y: torch.Tensor):

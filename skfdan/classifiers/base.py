@@ -15,6 +15,7 @@ from skorch import NeuralNetClassifier
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from skfdan.classifiers._checkpoint import Checkpoint, fit_identity
+from skfdan.classifiers._embedding import EmbeddingMixin
 from skfdan.classifiers._input import InputMixin, encode, plain
 from skfdan.classifiers._params import (
     check_callbacks,
@@ -28,6 +29,7 @@ from skfdan.classifiers._samples import Samples
 from skfdan.classifiers._training import TrainingMixin
 from skfdan.classifiers._validation import hold_out
 from skfdan.nn.fdan import FDANOutput
+from skfdan.nn.inputs import InputSpec
 from skfdan.table import MODALITIES
 
 
@@ -35,6 +37,7 @@ class ModalityClassifier(
     InputMixin,
     PredictionMixin,
     TrainingMixin,
+    EmbeddingMixin,
     PersistenceMixin,
     NeuralNetClassifier,
 ):
@@ -68,6 +71,9 @@ class ModalityClassifier(
     audio = None
     input_size = None
     backbone = None
+    backbone_trainable = True
+    precision = "float32"
+    cache_dir = None
     momentum = 0.0
     lr_schedule = "constant"
     class_weight = None
@@ -221,14 +227,9 @@ class ModalityClassifier(
         before = dict(vars(self))
         try:
             self._check_params()
-            samples, y = self._read_training(X, y, y_true, X_vis, X_aud, y_vis, y_aud, reset=True)
-            classes, encoded = encode(y)
-            if len(classes) < 2:
-                held = f"one class: {plain(classes[0])!r}" if len(classes) else "no label"
-                raise ValueError(
-                    f"{type(self).__name__} needs at least two classes; y holds {held}"
-                    f"{' beside unlabelled rows' if (encoded < 0).any() else ''}."
-                )
+            samples, y, encoded, classes = self._read_labelled(
+                X, y, y_true, X_vis, X_aud, y_vis, y_aud
+            )
             checkpoint = None
             if self.checkpoint_dir is not None:
                 identity = fit_identity(self, samples, y, groups)
@@ -242,6 +243,18 @@ class ModalityClassifier(
                 vars(self).update(before)
             raise
         return self
+
+    def _read_labelled(self, *arguments) -> tuple[Samples, np.ndarray, np.ndarray, np.ndarray]:
+        """Return samples, labels, the class index of every row (-1: none), and the classes."""
+        samples, y = self._read_training(*arguments, reset=True)
+        classes, encoded = encode(y)
+        if len(classes) < 2:
+            held = f"one class: {plain(classes[0])!r}" if len(classes) else "no label"
+            raise ValueError(
+                f"{type(self).__name__} needs at least two classes; y holds {held}"
+                f"{' beside unlabelled rows' if (encoded < 0).any() else ''}."
+            )
+        return samples, y, encoded, classes
 
     def _fit_samples(
         self,
@@ -272,7 +285,7 @@ class ModalityClassifier(
             )
             valid = self._validation_samples(everything, lead, held), encoded
         labels = {m: encoded[s.rows] for m, s in samples.items()}
-        self._specs = {m: s.spec() for m, s in samples.items()}
+        self._specs = self._measure(samples)
         with self._training():
             before.clear()  # so that there is memory for the new network
             self._start(labels, classes)
@@ -300,11 +313,13 @@ class ModalityClassifier(
 
         Parameters
         ----------
-        X, y, y_true, X_vis, X_aud, y_vis, y_aud
+        X, y
             As in :meth:`fit`.
         classes : array-like of shape (n_classes,), default=None
             All labels that will ever come; needed at the first call only, and
             taken from ``y`` there if left out.
+        y_true, X_vis, X_aud, y_vis, y_aud
+            As in :meth:`fit`.
 
         Returns
         -------
@@ -342,7 +357,7 @@ class ModalityClassifier(
         count = count_classes(samples, encoded, len(known))
         labels = {m: encoded[s.rows] for m, s in samples.items()}
         if first:
-            self._specs = {m: s.spec() for m, s in samples.items()}
+            self._specs = self._measure(samples)
         else:
             self._check_cells(samples)
         with self._training():
@@ -351,6 +366,8 @@ class ModalityClassifier(
             if first:
                 self._start(labels, known)
             else:
+                if self.optimizer_ is None:
+                    self._initialize_optimizer()
                 move(self.module_, self.criterion_, self.optimizer_, self.device_)
             self._run_epochs(samples, labels, 1, None)
         return self
@@ -398,6 +415,12 @@ class ModalityClassifier(
         self._check_choice("predict_modality", (*MODALITIES, "fused"))
         self._check_choice("lr_schedule", ("cosine", "constant"))
         self._check_choice("on_error", ("raise", "missing", "skip"))
+        self._check_choice("precision", ("float32", "bfloat16"))
+        if not isinstance(self.backbone_trainable, (bool, np.bool_, str)):
+            raise ValueError(
+                f"backbone_trainable={self.backbone_trainable!r}: give True, False or the name of "
+                "the first stage to be trained."
+            )
 
     def _check_choice(self, name: str, choices: Sequence) -> None:
         value = getattr(self, name)
@@ -405,6 +428,9 @@ class ModalityClassifier(
             raise ValueError(
                 f"{name}={value!r} is unknown; choose one of {', '.join(map(repr, choices))}."
             )
+
+    def _measure(self, samples: Samples) -> dict[str, InputSpec]:
+        return {m: s.spec(coarse=self.backbone_trainable is not True) for m, s in samples.items()}
 
     def _make_module(self) -> torch.nn.Module:
         raise NotImplementedError(f"{type(self).__name__} is no method of its own; subclass it.")
@@ -450,13 +476,13 @@ def count_classes(samples: Samples, encoded: np.ndarray, n_classes: int) -> np.n
 def move(
     module: torch.nn.Module,
     criterion: torch.nn.Module | None,
-    optimizer: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer | None,
     device: str,
 ) -> None:
     """Move networks and the state of their optimiser; parameters keep their identity."""
     module.to(device)
     if criterion is not None:
         criterion.to(device)
-    for values in optimizer.state.values():
+    for values in () if optimizer is None else optimizer.state.values():
         for key, value in values.items():
             values[key] = value.to(device) if torch.is_tensor(value) else value

@@ -49,8 +49,7 @@ class FDANClassifier(FDANRecipes, BankMixin, ModalityClassifier):
 
     Parameters
     ----------
-    adaptation : {"lmmd", "dsan", "mmd", "coral", "dann", "daan", "cmd"} or None, \
-            default="lmmd"
+    adaptation : {"lmmd", "dsan", "mmd", "coral", "dann", "daan", "cmd"} or None, default="lmmd"
         What brings faces (the source) and voices (the target) together on every
         adapted layer. All but the first are here to compare with.
 
@@ -65,12 +64,12 @@ class FDANClassifier(FDANRecipes, BankMixin, ModalityClassifier):
           :class:`skfdan.nn.DANNLoss` and :class:`skfdan.nn.DAANLoss`.
         - None: nothing does.
     alpha : float, default=1e-3
-        Weight α of the adaptation loss. The paper searches :data:`ALPHA_GRID`;
+        Weight α of the adaptation loss. The paper searches :data:`skfdan.classifiers.ALPHA_GRID`;
         0 is its ablation FDAN2. Other methods were published with more: 0.5 for
         ``"dsan"``, 1 for ``"dann"``, whose discriminators learn at α times
         ``lr`` here.
     weight_decay : float, default=1e-4
-        Weight decay. The paper searches "decay" in :data:`WEIGHT_DECAY_GRID`
+        Weight decay. The paper searches "decay" in :data:`skfdan.classifiers.WEIGHT_DECAY_GRID`
         without saying of what.
     lr : float, default=1e-3
         Learning rate. The paper is silent.
@@ -85,16 +84,24 @@ class FDANClassifier(FDANRecipes, BankMixin, ModalityClassifier):
         Epochs; one is a pass through the audio samples. From the paper.
     batch_size : int, default=32
         Samples of each modality in a step. From the paper.
-    backbone : {"resnet34", "resnet18", "resnet50", "vgg16", "vgg19", "cnn"} or callable, \
-            default="resnet34"
-        Embeds image-like cells; ResNet-34 is the paper's. Cells that are
+    backbone : str or callable, default="resnet34"
+        Embeds image-like cells: "resnet34" (the paper's), "resnet18",
+        "resnet50", "vgg16", "vgg19" or "cnn" (a small one). Cells that are
         vectors are taken as embedded already. A callable returns a module and
         its number of features.
     weights : {"DEFAULT"}, path or None, default="DEFAULT"
         Weights the backbones start from: torchvision's ImageNet weights (the
         paper's), a file with a state dict, or random.
-    backbone_trainable : bool, default=True
-        False freezes the backbones. The paper fine-tunes.
+    backbone_trainable : bool or str, default=True
+        False freezes the backbones: each cell goes through them once, before the
+        first epoch, and the layers above are trained on what they gave, which this
+        process keeps for the fits to come (those of a search). The name of a
+        stage (ResNets: "layer1" to "layer4") freezes what comes before it. The
+        statistics that images of floats are normalised with are then rounded, so
+        that folds can share. The paper fine-tunes.
+    precision : {"float32", "bfloat16"}, default="float32"
+        In what the backbones compute. "bfloat16" is two to three times as fast on
+        hardware that knows it, and exact to two or three digits.
     shared_backbone : bool, default=False
         One backbone for both modalities. The paper has one each, the released
         code one for both.
@@ -128,7 +135,7 @@ class FDANClassifier(FDANRecipes, BankMixin, ModalityClassifier):
         ``"mmd"``, another guard for large α.
     variant : {"paper", "official"}, default="paper"
         ``"official"`` computes what the released code computes, defects
-        included (see :mod:`skfdan.nn.fdan_official`), to compare with only:
+        included (see :class:`skfdan.nn.OfficialFDANNet`), to compare with only:
         ``shared_backbone``, ``shared_bottleneck``, ``n_layers``, ``n_heads``, ``ffn_dim``,
         ``dropout``, ``ramp`` and ``inference`` have no effect there. Training
         settings (lr, momentum, epochs) stay yours.
@@ -177,6 +184,9 @@ class FDANClassifier(FDANRecipes, BankMixin, ModalityClassifier):
         there at once. Other parameters or data are refused. "{fit}" in the name
         stands for a hash of both: a folder for each fit of a search. The state
         of ``callbacks`` is not kept.
+    cache_dir : path-like or None, default=None
+        Folder that keeps what frozen backbones gave, for other processes too.
+        Entries are found again by the cell's content and the backbone's weights.
     optimizer : type, default=torch.optim.SGD
         Optimiser class. The paper is silent beyond "momentum".
     optimizer_params : dict or None, default=None
@@ -273,6 +283,7 @@ class FDANClassifier(FDANRecipes, BankMixin, ModalityClassifier):
         backbone="resnet34",
         weights="DEFAULT",
         backbone_trainable=True,
+        precision="float32",
         shared_backbone=False,
         shared_bottleneck=False,
         input_size=224,
@@ -297,6 +308,7 @@ class FDANClassifier(FDANRecipes, BankMixin, ModalityClassifier):
         audio_transformer=None,
         on_error="raise",
         checkpoint_dir=None,
+        cache_dir=None,
         optimizer=torch.optim.SGD,
         optimizer_params=None,
         device="auto",
@@ -315,6 +327,7 @@ class FDANClassifier(FDANRecipes, BankMixin, ModalityClassifier):
         self.backbone = backbone
         self.weights = weights
         self.backbone_trainable = backbone_trainable
+        self.precision = precision
         self.shared_backbone = shared_backbone
         self.shared_bottleneck = shared_bottleneck
         self.input_size = input_size
@@ -339,6 +352,7 @@ class FDANClassifier(FDANRecipes, BankMixin, ModalityClassifier):
         self.audio_transformer = audio_transformer
         self.on_error = on_error
         self.checkpoint_dir = checkpoint_dir
+        self.cache_dir = cache_dir
         self.optimizer = optimizer
         self.optimizer_params = optimizer_params
         self.device = device
@@ -376,6 +390,7 @@ class FDANClassifier(FDANRecipes, BankMixin, ModalityClassifier):
             "backbone": self.backbone,
             "weights": self.weights,
             "backbone_trainable": self.backbone_trainable,
+            "precision": self.precision,
             "input_size": self.input_size,
             "bottleneck": self.bottleneck,
         }

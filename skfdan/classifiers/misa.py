@@ -86,16 +86,25 @@ class MISAClassifier(ModalityClassifier):
     batch_size : int, default=32
         Audio samples in a step, and as many rows without audio, at most. The
         published settings lie between 16 and 64.
-    backbone : {"resnet34", "resnet18", "resnet50", "vgg16", "vgg19", "cnn"} or callable, \
-            default="resnet34"
-        Embeds image-like cells. Cells that are vectors are taken as embedded
-        already. Ours, as in :class:`FDANClassifier`; the released code has
+    backbone : str or callable, default="resnet34"
+        Embeds image-like cells: "resnet34", "resnet18", "resnet50", "vgg16",
+        "vgg19" or "cnn" (a small one), or a callable that returns a module and
+        its number of features. Cells that are vectors are taken as embedded
+        already. Ours, as in :class:`skfdan.FDANClassifier`; the released code has
         bidirectional LSTMs over sequences of features.
     weights : {"DEFAULT"}, path or None, default="DEFAULT"
         Weights the backbones start from: torchvision's ImageNet weights, a file
         with a state dict, or random.
-    backbone_trainable : bool, default=True
-        False freezes the backbones.
+    backbone_trainable : bool or str, default=True
+        False freezes the backbones: each cell goes through them once, before the
+        first epoch, and the layers above are trained on what they gave, which this
+        process keeps for the fits to come (those of a search). The name of a
+        stage (ResNets: "layer1" to "layer4") freezes what comes before it. The
+        statistics that images of floats are normalised with are then rounded, so
+        that folds can share.
+    precision : {"float32", "bfloat16"}, default="float32"
+        In what the backbones compute. "bfloat16" is two to three times as fast on
+        hardware that knows it, and exact to two or three digits.
     input_size : int or None, default=224
         Side in pixels to which the network resizes image-like cells; None keeps
         the cells' size.
@@ -138,6 +147,9 @@ class MISAClassifier(ModalityClassifier):
         there at once. Other parameters or data are refused. "{fit}" in the name
         stands for a hash of both: a folder for each fit of a search. The state
         of ``callbacks`` is not kept.
+    cache_dir : path-like or None, default=None
+        Folder that keeps what frozen backbones gave, for other processes too.
+        Entries are found again by the cell's content and the backbone's weights.
     optimizer : type, default=torch.optim.Adam
         Optimiser class. Published.
     optimizer_params : dict or None, default=None
@@ -220,6 +232,7 @@ class MISAClassifier(ModalityClassifier):
         backbone="resnet34",
         weights="DEFAULT",
         backbone_trainable=True,
+        precision="float32",
         input_size=224,
         class_weight=None,
         predict_modality="fused",
@@ -232,6 +245,7 @@ class MISAClassifier(ModalityClassifier):
         audio_transformer=None,
         on_error="raise",
         checkpoint_dir=None,
+        cache_dir=None,
         optimizer=torch.optim.Adam,
         optimizer_params=None,
         device="auto",
@@ -256,6 +270,7 @@ class MISAClassifier(ModalityClassifier):
         self.backbone = backbone
         self.weights = weights
         self.backbone_trainable = backbone_trainable
+        self.precision = precision
         self.input_size = input_size
         self.class_weight = class_weight
         self.predict_modality = predict_modality
@@ -268,6 +283,7 @@ class MISAClassifier(ModalityClassifier):
         self.audio_transformer = audio_transformer
         self.on_error = on_error
         self.checkpoint_dir = checkpoint_dir
+        self.cache_dir = cache_dir
         self.optimizer = optimizer
         self.optimizer_params = optimizer_params
         self.device = device
@@ -300,6 +316,7 @@ class MISAClassifier(ModalityClassifier):
             backbone=self.backbone,
             weights=self.weights,
             backbone_trainable=self.backbone_trainable,
+            precision=self.precision,
             input_size=self.input_size,
             hidden=self.hidden,
             n_heads=self.n_heads,

@@ -272,7 +272,7 @@ class TFMixClassifier(ModalityClassifier):
         Parameters
         ----------
         X, y, y_true, X_vis, X_aud, y_vis, y_aud
-            As in :meth:`FDANClassifier.fit`; visual samples are left alone.
+            As in :meth:`skfdan.FDANClassifier.fit`; visual samples are left alone.
         groups : array-like of shape (n,), default=None
             Speakers, one a row: those of the validation part are in no batch of
             the training.

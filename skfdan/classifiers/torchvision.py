@@ -39,9 +39,9 @@ class TorchvisionClassifier(ModalityClassifier):
 
     Parameters
     ----------
-    arch : {"resnet34", "resnet18", "resnet50", "vgg16", "vgg19", "cnn"} or callable, \
-            default="resnet34"
-        The network of image-like cells; ``"cnn"`` is a small one, for demos.
+    arch : str or callable, default="resnet34"
+        The network of image-like cells: "resnet34", "resnet18", "resnet50",
+        "vgg16", "vgg19" or "cnn" (a small one, for demos).
         Cells that are vectors go straight into the last layer. A callable
         returns a module and its number of features.
     weights : {"DEFAULT"}, path or None, default="DEFAULT"

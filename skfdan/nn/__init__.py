@@ -4,6 +4,7 @@ from skfdan.nn.adaptation import ADAPTATIONS, AdaptationLoss, cmd, coral, member
 from skfdan.nn.adversarial import DAANLoss, DANNLoss, a_distance, dynamic_factor, grad_reverse
 from skfdan.nn.attention import CrossAttentionLayer, cross_attention
 from skfdan.nn.backbones import make_backbone
+from skfdan.nn.encoders import Embedded, freeze
 from skfdan.nn.fdan import FDANNet, FDANOutput
 from skfdan.nn.fdan_official import OfficialFDANNet
 from skfdan.nn.gmtcnet import GMTCNet
@@ -19,6 +20,7 @@ __all__ = [
     "CrossAttentionLayer",
     "DAANLoss",
     "DANNLoss",
+    "Embedded",
     "FDANNet",
     "FDANOutput",
     "GMTCNet",
@@ -38,6 +40,7 @@ __all__ = [
     "difference_loss",
     "dsan_ramp",
     "dynamic_factor",
+    "freeze",
     "grad_reverse",
     "lmmd",
     "make_backbone",

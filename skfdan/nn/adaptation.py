@@ -167,7 +167,7 @@ def cmd(z_source: Tensor, z_target: Tensor, n_moments: int = 5, span: float = 1.
 
 
 def memberships(logits: Tensor, y: Tensor) -> Tensor:
-    """Class memberships for LMMD: true labels where there are any, else probabilities.
+    """Soft labels for LMMD: the true class where it is known, else the probabilities.
 
     Parameters
     ----------

@@ -178,7 +178,7 @@ class DANNLoss(nn.Module):
         Width of the discriminator; None is ``n_features``, which for the usual
         256 features is the published 256.
     dropout : float, default=0.5
-        Dropout of the discriminator, see :func:`make_discriminator`.
+        Dropout of the discriminator, see ``skfdan.nn.adversarial.make_discriminator``.
 
     References
     ----------
@@ -225,7 +225,7 @@ class DAANLoss(nn.Module):
 
     The discriminator of class c reads :math:`p_c(x)\,\mathrm{GRL}(z)`, and
 
-    .. math:: L = (1 - \mu) L_g + \mu \frac1C \sum_c L_l^c.
+    .. math:: L = (1 - \mu) L_g + \mu \frac{1}{C} \sum_c L_l^c.
 
     μ starts at 1/2 and follows the discriminators' error rates of the last
     epoch: call :meth:`end_epoch` after each.

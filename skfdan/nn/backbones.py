@@ -1,16 +1,22 @@
-"""Image backbones: torchvision's ResNets and VGGs, and a small network for demos."""
+"""Image backbones: ResNets and VGGs as in torchvision, and a small network for demos."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from skfdan.nn._resnet_vgg import IMAGENET_URLS, StagedNetwork, make_resnet, make_vgg
+
 __all__ = ["BACKBONES", "embed", "make_backbone"]
+
+#: From this side on, images with their channels last go faster through a ResNet (one thread,
+#: training: 1.24 times at 224 pixels, 1.10 at 128, 0.97 at 96, 0.66 at 48).
+_LARGE = 112
 
 #: Names that ``make_backbone`` knows.
 BACKBONES = ("resnet18", "resnet34", "resnet50", "vgg16", "vgg19", "cnn")
@@ -26,7 +32,7 @@ def make_backbone(
     ----------
     name : str or callable, default="resnet34"
         ``"resnet18"``, ``"resnet34"``, ``"resnet50"``, ``"vgg16"``, ``"vgg19"``
-        (torchvision's, without the last layer), ``"cnn"`` (four convolution
+        (as in torchvision, without the last layer), ``"cnn"`` (four convolution
         blocks, for demos and tests, not from the paper), or a callable that
         returns a module and its number of features.
     weights : {"DEFAULT"}, path or None, default="DEFAULT"
@@ -40,7 +46,13 @@ def make_backbone(
     Returns
     -------
     backbone : Module
-        The network.
+        The network. Other than a callable's, it can be run in parts: ``backbone.stages``
+        names its stages in order, and ``backbone(x, start=None, stop=None)`` runs those
+        from ``start`` up to, but without, ``stop``; ``backbone.stage_modules(name)`` gives
+        the modules of a stage. Stages are ``"stem"``, ``"layer1"`` to
+        ``"layer4"`` and ``"head"`` (the mean over all places) in a ResNet, ``"block1"`` to
+        ``"block5"`` and ``"head"`` (the linear layers) in a VGG, and ``"block1"`` to
+        ``"block4"`` and ``"head"`` in ``"cnn"``.
     n_features : int
         d: 512 for ResNet-18 and -34, 2048 for ResNet-50, 4096 for the VGGs,
         128 for ``"cnn"``.
@@ -59,6 +71,15 @@ def make_backbone(
     >>> backbone, n_features = make_backbone("cnn", weights=None)
     >>> backbone(torch.zeros(2, 3, 32, 32)).shape, n_features
     (torch.Size([2, 128]), 128)
+
+    Run in parts, a network gives exactly what it gives at once:
+
+    >>> images = torch.rand(2, 3, 32, 32)
+    >>> maps = backbone.eval()(images, stop="block3")
+    >>> maps.shape
+    torch.Size([2, 32, 4, 4])
+    >>> torch.equal(backbone(maps, start="block3"), backbone(images))
+    True
     """
     if callable(name):
         if weights not in (None, "DEFAULT"):
@@ -71,13 +92,11 @@ def make_backbone(
             raise ValueError('backbone="cnn" has no weights to load; set weights=None.')
         return _small_cnn(), 128
 
-    # torchvision takes seconds to import, and only image backbones need it.
-    from torchvision import models
-
-    network = models.get_model(name, weights=None)
+    resnet = name.startswith("resnet")
+    network = make_resnet(name) if resnet else make_vgg(name)
     if weights is not None:
         _load(network, name, weights)
-    if name.startswith("resnet"):
+    if resnet:
         n_features = network.fc.in_features
         network.fc = nn.Identity()
     else:
@@ -86,7 +105,12 @@ def make_backbone(
     return network, n_features
 
 
-def embed(backbone: nn.Module, images: torch.Tensor) -> torch.Tensor:
+def embed(
+    backbone: nn.Module,
+    images: torch.Tensor,
+    start: str | None = None,
+    stop: str | None = None,
+) -> torch.Tensor:
     """Send a batch through a backbone; a lone sample gives what it gives among others.
 
     Convolutions of one image are computed in another order than those of
@@ -99,12 +123,15 @@ def embed(backbone: nn.Module, images: torch.Tensor) -> torch.Tensor:
     backbone : Module
         From :func:`make_backbone`.
     images : Tensor of shape (n, 3, H, W) or (n, d)
-        The batch.
+        The batch; with ``start``, the output of the stage before it.
+    start, stop : str or None, default=None
+        Run only the stages from ``start`` up to, but without, ``stop``; for
+        networks with stages, see :func:`make_backbone`.
 
     Returns
     -------
-    Tensor of shape (n, d)
-        Features.
+    Tensor of shape (n, d) or (n, C, H, W)
+        Features, or with ``stop`` what enters that stage.
 
     Examples
     --------
@@ -116,12 +143,29 @@ def embed(backbone: nn.Module, images: torch.Tensor) -> torch.Tensor:
     >>> torch.equal(alone, together[:1])
     True
     """
-    if len(images) != 1 or images.ndim != 4:
-        return backbone(images)
-    return backbone(images.expand(2, -1, -1, -1))[:1]
+    # A callable's network need not know stages.
+    part = {k: v for k, v in (("start", start), ("stop", stop)) if v is not None}
+    if images.ndim != 4:
+        return backbone(images, **part)
+    n = len(images)
+    if n == 1:
+        images = images.expand(2, -1, -1, -1)
+    if isinstance(backbone, _SmallCNN) or images.shape[-1] >= _LARGE:
+        images = images.contiguous(memory_format=torch.channels_last)
+    return backbone(images, **part)[:n]
 
 
-def _small_cnn() -> nn.Sequential:
+class _SmallCNN(StagedNetwork, nn.Sequential):
+    """A sequence, so that its parameters keep the names that stored models have."""
+
+    stages = ("block1", "block2", "block3", "block4", "head")
+
+    def stage_modules(self, stage: str) -> Sequence[nn.Module]:
+        i = self.stages.index(stage)
+        return list(self)[4 * i : 4 * i + 4]
+
+
+def _small_cnn() -> _SmallCNN:
     channels = (3, 16, 32, 64, 128)
     blocks: list[nn.Module] = []
     for c_in, c_out in pairwise(channels):
@@ -132,7 +176,7 @@ def _small_cnn() -> nn.Sequential:
             nn.ReLU(inplace=True),
             nn.MaxPool2d(2, ceil_mode=True),
         ]
-    return nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return _SmallCNN(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
 def _load(network: nn.Module, name: str, weights: str | os.PathLike) -> None:
@@ -158,16 +202,14 @@ def _load(network: nn.Module, name: str, weights: str | os.PathLike) -> None:
 
 
 def _imagenet_state(name: str) -> Mapping[str, torch.Tensor]:
-    from torchvision import models
-
-    entry = models.get_model_weights(name).DEFAULT
-    file = Path(torch.hub.get_dir()) / "checkpoints" / entry.url.rsplit("/", 1)[-1]
+    url = IMAGENET_URLS[name]
+    file = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
     try:
-        return entry.get_state_dict(progress=True, check_hash=True, weights_only=True)
+        return torch.hub.load_state_dict_from_url(url, check_hash=True, weights_only=True)
     except Exception as error:
         raise RuntimeError(
             f"The ImageNet weights of {name} could not be loaded ({error}). Download "
-            f"{entry.url} on a machine that is online and put it at {file}, or name it with "
+            f"{url} on a machine that is online and put it at {file}, or name it with "
             f"weights='path/to/{file.name}'. weights=None starts from random weights."
         ) from error
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from skfdan.nn.attention import CrossAttentionLayer
-from skfdan.nn.backbones import embed, make_backbone
+from skfdan.nn.backbones import make_backbone
+from skfdan.nn.encoders import Embedded, EncoderMixin
 from skfdan.nn.inputs import InputNorm, InputSpec
 
 __all__ = ["FDANNet", "FDANOutput"]
@@ -25,6 +26,14 @@ class FDANOutput:
         Class scores before the softmax.
     layers : dict of modality to list of Tensor of shape (n, bottleneck)
         The bottleneck output Z^0 and the output Z^i of every attention layer.
+
+    Examples
+    --------
+    >>> import torch
+    >>> z0, z1 = torch.zeros(5, 8), torch.ones(5, 8)
+    >>> out = FDANOutput(logits={"audio": torch.zeros(5, 3)}, layers={"audio": [z0, z1]})
+    >>> [layer["audio"].mean().item() for layer in out.adapted()]
+    [1.0]
     """
 
     logits: dict[str, Tensor] = field(default_factory=dict)
@@ -35,12 +44,17 @@ class FDANOutput:
 
         These are the outputs of the attention layers; without attention (the
         ablation FDAN1) it is the bottleneck output.
+
+        Returns
+        -------
+        list of dict of modality to Tensor of shape (n, bottleneck)
+            One dict a layer.
         """
         n = len(next(iter(self.layers.values())))
         return [{m: z[i] for m, z in self.layers.items()} for i in (range(1, n) if n > 1 else [0])]
 
 
-class FDANNet(nn.Module):
+class FDANNet(EncoderMixin, nn.Module):
     """Feature distribution adaptation network (Fig. 1 of the paper).
 
     Input normalisation, backbone, bottleneck, ``n_layers`` cross-attention
@@ -56,8 +70,9 @@ class FDANNet(nn.Module):
         See :func:`skfdan.nn.make_backbone`. Vector cells need no backbone.
     weights : {"DEFAULT"}, path or None, default="DEFAULT"
         See :func:`skfdan.nn.make_backbone`.
-    backbone_trainable : bool, default=True
-        False freezes the backbones, batch statistics included.
+    backbone_trainable : bool or str, default=True
+        False freezes the backbones, batch statistics included; the name of a stage
+        what comes before it, see ``skfdan.nn.encoders.freeze``.
     shared_backbone : bool, default=False
         Use one backbone for both modalities, as the released code does.
     input_size : int or None, default=224
@@ -72,6 +87,8 @@ class FDANNet(nn.Module):
         Width of the feed-forward networks; None is twice the bottleneck.
     dropout : float, default=0.0
         Dropout after the bottleneck and in the feed-forward networks.
+    precision : {"float32", "bfloat16"}, default="float32"
+        In what the backbones compute; all above them computes in float32.
 
     Examples
     --------
@@ -90,7 +107,7 @@ class FDANNet(nn.Module):
         inputs: Mapping[str, InputSpec],
         backbone: str | Callable[[], tuple[nn.Module, int]] = "resnet34",
         weights: str | os.PathLike | None = "DEFAULT",
-        backbone_trainable: bool = True,
+        backbone_trainable: bool | str = True,
         shared_backbone: bool = False,
         input_size: int | None = 224,
         bottleneck: int = 256,
@@ -98,9 +115,11 @@ class FDANNet(nn.Module):
         n_heads: int = 1,
         ffn_dim: int | None = None,
         dropout: float = 0.0,
+        precision: str = "float32",
     ):
         super().__init__()
         self.backbone_trainable = backbone_trainable
+        self.precision = precision
         self.inputs = nn.ModuleDict({m: InputNorm(s, input_size) for m, s in inputs.items()})
         self.backbones = nn.ModuleDict()
         self.bottlenecks = nn.ModuleDict()
@@ -113,7 +132,7 @@ class FDANNet(nn.Module):
             else:
                 network, n_features = make_backbone(backbone, weights)
                 shared = (network, n_features) if shared_backbone else None
-            self.backbones[modality] = network.requires_grad_(backbone_trainable)
+            self.backbones[modality] = network
             self.bottlenecks[modality] = nn.Sequential(
                 nn.Linear(n_features, bottleneck), nn.ReLU(), nn.Dropout(dropout)
             )
@@ -121,18 +140,25 @@ class FDANNet(nn.Module):
             CrossAttentionLayer(bottleneck, n_heads, ffn_dim, dropout) for _ in range(n_layers)
         )
         self.classifier = nn.Linear(bottleneck, n_classes)
+        self.freeze_backbones()
 
-    def train(self, mode: bool = True) -> FDANNet:
-        """Set training mode; a frozen backbone stays in evaluation mode."""
-        super().train(mode)
-        if not self.backbone_trainable:
-            self.backbones.eval()
-        return self
+    def encode(self, modality: str, x: Tensor | Embedded) -> Tensor:
+        """Return the bottleneck features Z^0 of a batch.
 
-    def encode(self, modality: str, x: Tensor) -> Tensor:
-        """Return the bottleneck features Z^0 of a batch, shape (n, bottleneck)."""
-        features = embed(self.backbones[modality], self.inputs[modality](x))
-        return self.bottlenecks[modality](features.to(self.classifier.weight.dtype))
+        Parameters
+        ----------
+        modality : str
+            ``"visual"`` or ``"audio"``.
+        x : Tensor of shape (n, C, H, W) or (n, d)
+            Cells of that modality.
+
+        Returns
+        -------
+        Tensor of shape (n, bottleneck)
+            Z^0.
+        """
+        features = self.features(modality, x).to(self.classifier.weight.dtype)
+        return self.bottlenecks[modality](features)
 
     def adapt(
         self, z: Mapping[str, Tensor], reference: Sequence[Mapping[str, Tensor]] | None = None
@@ -161,16 +187,17 @@ class FDANNet(nn.Module):
 
     def forward(
         self,
-        visual: Tensor | None = None,
-        audio: Tensor | None = None,
+        visual: Tensor | Embedded | None = None,
+        audio: Tensor | Embedded | None = None,
         reference: Sequence[Mapping[str, Tensor]] | None = None,
     ) -> FDANOutput:
         """Classify the samples of one or both modalities.
 
         Parameters
         ----------
-        visual, audio : Tensor of shape (n, C, H, W) or (n, d), or None
-            Cells of each modality; the numbers of samples may differ.
+        visual, audio : Tensor of shape (n, C, H, W) or (n, d), Embedded or None
+            Cells of each modality, or what :meth:`frozen_features` made of them; the
+            numbers of samples may differ.
         reference : sequence of mappings, one a layer, or None
             See :meth:`adapt`.
 

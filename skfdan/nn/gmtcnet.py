@@ -39,7 +39,7 @@ class _GatedLevel(nn.Module):
 class GMTCNet(nn.Module):
     r"""Gated multi-scale temporal convolutional network (GM-TCNet) [1]_.
 
-    A causal 1x1 convolution, then blocks of dilation :math:`d = 1, 2, 4, \dots`:
+    A causal 1x1 convolution, then blocks of dilation :math:`d = 1, 2, 4, \ldots`:
 
     - a *gated unit* is :math:`\mathrm{ReLU}(w * x) \cdot \sigma(\mathrm{ReLU}(w' * x))`
       with two causal convolutions of kernel 2, zeros on the left, and biases. As

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,8 @@ __all__ = ["InputNorm", "InputSpec"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+#: Cells from which a mean and a deviation are taken: enough for both.
+_STATISTICS_CELLS = 512
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,12 @@ class InputSpec:
     mean, std : ndarray or float
         Statistics of the training cells: one number for floating-point images,
         one a feature for vectors. Bytes take ImageNet's instead.
+
+    Examples
+    --------
+    >>> faces = InputSpec("image", uint8=True)
+    >>> spectrograms = InputSpec("image", mean=-40.0, std=15.0)
+    >>> embeddings = InputSpec("vector", n_features=512)
     """
 
     kind: str
@@ -75,7 +84,18 @@ class InputNorm(nn.Module):
         self.register_buffer("std", std)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (n, 3, size, size) images, or (n, d) vectors, in float32."""
+        """Return what a backbone takes.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, C, H, W) or (n, d)
+            Cells.
+
+        Returns
+        -------
+        Tensor of shape (n, 3, size, size) or (n, d), dtype float32
+            Images or vectors.
+        """
         if self.spec.kind == "vector":
             return (x.float() - self.mean) / self.std
         x = x.float() / 255.0 if self.spec.uint8 else x.float()
@@ -83,6 +103,28 @@ class InputNorm(nn.Module):
             x = resize(x, self.size)
         x = (x - self.mean) / self.std
         return x if x.shape[1] == 3 else x.expand(-1, 3, -1, -1)
+
+
+def some_of(n: int) -> np.ndarray:
+    """Return some hundred of n positions, evenly spread, from which to measure statistics."""
+    return np.unique(np.linspace(0, n - 1, min(n, _STATISTICS_CELLS), dtype=int))
+
+
+def image_spec(cells: Sequence[np.ndarray], coarse: bool = False) -> InputSpec:
+    """Describe images, and measure the mean and deviation of floating-point ones.
+
+    ``coarse`` rounds the mean to a quarter of the deviation, and that to a quarter of an
+    octave: the folds of a corpus then (nearly always) agree, and can share what a frozen
+    backbone makes of a cell.
+    """
+    if cells[0].dtype == np.uint8:
+        return InputSpec("image", uint8=True)
+    pixels = np.concatenate([np.ravel(cell) for cell in cells]).astype(np.float64)
+    mean, std = pixels.mean(), max(pixels.std(), 1e-12)
+    if coarse:
+        std = 2.0 ** (np.round(4 * np.log2(std)) / 4)
+        mean = np.round(4 * mean / std) * std / 4
+    return InputSpec("image", False, None, mean, std)
 
 
 def resize(images: Tensor, size: int) -> Tensor:

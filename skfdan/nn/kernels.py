@@ -28,20 +28,20 @@ def kernel_discrepancy(
 
     Parameters
     ----------
-    z_source : Tensor of shape (n_s, d), floating point
-        Features of one side.
-    z_target : Tensor of shape (n_t, d), floating point
+    z_source : Tensor of shape (n_s, d) or (m, n_s, d), floating point
+        Features of one side; three dimensions are m problems with the same weights.
+    z_target : Tensor of shape (n_t, d) or (m, n_t, d), floating point
         Features of the other.
     weights : Tensor of shape (n_s + n_t, C)
         Positive for the rows of one side and negative for those of the other. No
         gradient flows through them.
     bandwidth : float, scalar Tensor or None, default=None
-        b. None takes the mean squared distance between different rows. No gradient
-        flows through it.
+        b. None takes the mean squared distance between different rows, in each of m
+        problems its own. No gradient flows through it.
 
     Returns
     -------
-    Tensor of shape ()
+    Tensor of shape () or (m,)
         At least 0.
 
     Raises
@@ -72,21 +72,25 @@ def kernel_discrepancy(
     >>> bool(torch.isclose(value, expected))
     True
     """
-    z = torch.cat([z_source, z_target])
-    z = z - z.mean(0, keepdim=True).detach()  # of the gradient, the mean part is nought
+    features = torch.cat([z_source, z_target], dim=-2)
+    mean = features.mean(-2, keepdim=True).detach()
+    z = features - mean  # of the gradient, the mean's part is nought
     if bandwidth is None:
-        bandwidth = _mean_squared_distance(z.detach())
+        bandwidth = _mean_squared_distance(z.detach(), mean)
     return _Discrepancy.apply(z, weights, bandwidth, z.requires_grad)[0]
 
 
-def _mean_squared_distance(z: Tensor) -> Tensor:
-    """Return the mean over pairs of different rows of centred features.
+def _mean_squared_distance(z: Tensor, mean: Tensor) -> Tensor:
+    """Return the mean over pairs of different rows of features, which were centred.
 
-    As they are centred, the n² squared distances sum to 2 n times the squared norms.
+    As they are, the n² squared distances sum to 2 n times the squared norms. Below the
+    rounding of what was centred there is no distance but noise, and a bandwidth as small
+    would make huge gradients of it.
     """
-    n = len(z)
-    mean = 2.0 * z.square().sum() / max(n - 1, 1)
-    return mean.clamp_min(torch.finfo(z.dtype).tiny ** 0.5)
+    kind = torch.finfo(z.dtype)
+    distance = 2.0 * z.square().sum((-2, -1)) / max(z.shape[-2] - 1, 1)
+    noise = (4.0 * kind.eps) ** 2 * mean.square().sum((-2, -1))
+    return torch.maximum(distance, noise + kind.tiny**0.5)
 
 
 class _Discrepancy(torch.autograd.Function):
@@ -100,20 +104,23 @@ class _Discrepancy(torch.autograd.Function):
     def forward(
         z: Tensor, weights: Tensor, bandwidth: float | Tensor, with_gradient: bool
     ) -> tuple[Tensor, Tensor]:
-        n = len(z)
+        shape, z = z.shape, z.reshape(-1, *z.shape[-2:])
+        n = z.shape[1]
         tile = n if n <= _WHOLE else _TILE
         # The widest kernel is exp(-d / 4b); squaring halves the bandwidth.
         rate = 0.25 / bandwidth
-        square = z.square().sum(1)
-        value = z.new_zeros(())
+        if torch.is_tensor(rate):
+            rate = rate.reshape(-1, 1, 1)
+        square = z.square().sum(2)
+        value = z.new_zeros(len(z))
         pull, degree = torch.zeros_like(z), torch.zeros_like(square)
         for start in range(0, n, tile):
             stop = min(start + tile, n)
-            rows, right = z[start:stop], z[start:]  # tiles on and right of the diagonal
+            rows, right = z[:, start:stop], z[:, start:]  # tiles on and right of the diagonal
             below = slice(stop - start, None)  # columns whose mirror images are left out
-            distance = torch.addmm(square[start:], rows, right.T, alpha=-2.0)
-            distance = distance.add_(square[start:stop, None]).clamp_min_(0.0)
-            distance.diagonal().zero_()
+            distance = torch.baddbmm(square[:, None, start:], rows, right.mT, alpha=-2.0)
+            distance = distance.add_(square[:, start:stop, None]).clamp_min_(0.0)
+            distance.diagonal(dim1=1, dim2=2).zero_()
             power = distance.mul_(-rate).exp_()
             kernel = power.clone()
             slope = power.clone() if with_gradient else power
@@ -124,19 +131,21 @@ class _Discrepancy(torch.autograd.Function):
                     slope.add_(power, alpha=2.0**q)
             share = weights[start:stop] @ weights[start:].T
             kernel *= share
-            value += kernel.sum() + kernel[:, below].sum()
+            value += kernel.sum((1, 2))
+            if stop < n:
+                value += kernel[:, :, below].sum((1, 2))
             if with_gradient:
                 slope *= share
-                pull[start:stop].addmm_(slope, right)
-                degree[start:stop] += slope.sum(1)
+                pull[:, start:stop].baddbmm_(slope, right)
+                degree[:, start:stop] += slope.sum(2)
                 if stop < n:
-                    mirrored = slope[:, below].T
-                    pull[stop:].addmm_(mirrored, rows)
-                    degree[stop:] += mirrored.sum(1)
-        gradient = (degree[:, None] * z - pull) * (-4.0 * rate)
+                    mirrored = slope[:, :, below].mT
+                    pull[:, stop:].baddbmm_(mirrored, rows)
+                    degree[:, stop:] += mirrored.sum(2)
+        gradient = (degree[:, :, None] * z - pull) * (-4.0 * rate)
         # Never negative but for rounding; there it is flat.
-        gradient *= value > 0
-        return value.clamp_min(0.0), gradient
+        gradient *= (value > 0)[:, None, None]
+        return value.clamp_min(0.0).reshape(shape[:-2]), gradient.reshape(shape)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
@@ -153,4 +162,4 @@ class _Discrepancy(torch.autograd.Function):
                 "backward or grad without create_graph=True."
             )
         (gradient,) = ctx.saved_tensors
-        return of_value * gradient, None, None, None
+        return of_value[..., None, None] * gradient, None, None, None

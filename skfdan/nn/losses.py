@@ -164,7 +164,18 @@ class LMMDLoss(nn.Module):
     def forward(
         self, z_visual: Tensor, z_audio: Tensor, y_visual: Tensor, y_audio: Tensor
     ) -> Tensor:
-        """Return the loss; arguments as in :func:`lmmd`."""
+        """Return the loss of two labelled batches.
+
+        Parameters
+        ----------
+        z_visual, z_audio, y_visual, y_audio
+            As in :func:`lmmd`.
+
+        Returns
+        -------
+        Tensor of shape ()
+            The loss.
+        """
         if self.normalize:
             z_visual, z_audio = F.normalize(z_visual, dim=1), F.normalize(z_audio, dim=1)
         return lmmd(z_visual, z_audio, y_visual, y_audio, self.n_classes)

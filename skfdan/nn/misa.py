@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skfdan.nn.adaptation import cmd
-from skfdan.nn.backbones import embed, make_backbone
+from skfdan.nn.backbones import make_backbone
+from skfdan.nn.encoders import Embedded, EncoderMixin
 from skfdan.nn.fdan import FDANOutput
 from skfdan.nn.inputs import InputNorm, InputSpec
 
@@ -31,11 +32,22 @@ class MISAOutput(FDANOutput):
 
     Parameters
     ----------
+    logits : dict with the key "fused", Tensor of shape (n, n_classes)
+        Class scores before the softmax.
+    layers : dict with the key "fused", list of one Tensor
+        What enters the classifier, of shape (n, number of modalities x hidden).
     projected, private, shared, reconstructed : dict of modality to Tensor (n_m, hidden)
         The projected encoding, its two representations, and its reconstruction
         from their sum.
     index : dict of modality to Tensor of shape (n,), integer
         The sample of every joint row; -1 where a row lacks the modality.
+
+    Examples
+    --------
+    >>> net = MISANet(4, {"audio": InputSpec("vector", n_features=5)})
+    >>> out = net(audio=torch.zeros(3, 5))
+    >>> list(out.logits), out.shared["audio"].shape, out.index["audio"].tolist()
+    (['fused'], torch.Size([3, 128]), [0, 1, 2])
     """
 
     projected: dict[str, Tensor] = field(default_factory=dict)
@@ -45,7 +57,7 @@ class MISAOutput(FDANOutput):
     index: dict[str, Tensor] = field(default_factory=dict)
 
 
-class MISANet(nn.Module):
+class MISANet(EncoderMixin, nn.Module):
     """Modality-invariant and -specific representations, and their fusion.
 
     Of every modality: encoder, projection (linear, ReLU, layer norm), a private
@@ -69,8 +81,9 @@ class MISANet(nn.Module):
         Vector cells are taken as encoded already.
     weights : {"DEFAULT"}, path or None, default="DEFAULT"
         See :func:`skfdan.nn.make_backbone`.
-    backbone_trainable : bool, default=True
-        False freezes the backbones, batch statistics included.
+    backbone_trainable : bool or str, default=True
+        False freezes the backbones, batch statistics included; the name of a stage
+        what comes before it, see ``skfdan.nn.encoders.freeze``.
     input_size : int or None, default=224
         Side that images are resized to; None keeps the size of the cells.
     hidden : int, default=128
@@ -82,6 +95,8 @@ class MISANet(nn.Module):
         default, which the published code keeps, as it does its dropout of 0.1).
     dropout : float, default=0.5
         Dropout before the classifier.
+    precision : {"float32", "bfloat16"}, default="float32"
+        In what the backbones compute; all above them computes in float32.
 
     Raises
     ------
@@ -110,12 +125,13 @@ class MISANet(nn.Module):
         inputs: Mapping[str, InputSpec],
         backbone: str | Callable[[], tuple[nn.Module, int]] = "resnet34",
         weights: str | os.PathLike | None = "DEFAULT",
-        backbone_trainable: bool = True,
+        backbone_trainable: bool | str = True,
         input_size: int | None = 224,
         hidden: int = 128,
         n_heads: int = 2,
         ffn_dim: int = 2048,
         dropout: float = 0.5,
+        precision: str = "float32",
     ):
         super().__init__()
         if hidden % n_heads:
@@ -124,6 +140,7 @@ class MISANet(nn.Module):
             )
         self.modalities = tuple(inputs)
         self.backbone_trainable = backbone_trainable
+        self.precision = precision
         self.inputs = nn.ModuleDict({m: InputNorm(s, input_size) for m, s in inputs.items()})
         self.backbones = nn.ModuleDict()
         self.projections = nn.ModuleDict()
@@ -132,7 +149,7 @@ class MISANet(nn.Module):
                 network, n_features = nn.Identity(), spec.n_features
             else:
                 network, n_features = make_backbone(backbone, weights)
-            self.backbones[modality] = network.requires_grad_(backbone_trainable)
+            self.backbones[modality] = network
             self.projections[modality] = nn.Sequential(
                 nn.Linear(n_features, hidden), nn.ReLU(), nn.LayerNorm(hidden)
             )
@@ -144,18 +161,25 @@ class MISANet(nn.Module):
         width = len(self.modalities) * hidden
         self.fusion = nn.Sequential(nn.Linear(2 * width, width), nn.Dropout(dropout), nn.ReLU())
         self.classifier = nn.Linear(width, n_classes)
+        self.freeze_backbones()
 
-    def train(self, mode: bool = True) -> MISANet:
-        """Set training mode; a frozen backbone stays in evaluation mode."""
-        super().train(mode)
-        if not self.backbone_trainable:
-            self.backbones.eval()
-        return self
+    def encode(self, modality: str, x: Tensor | Embedded) -> Tensor:
+        """Return the projected encoding of a batch.
 
-    def encode(self, modality: str, x: Tensor) -> Tensor:
-        """Return the projected encoding of a batch, shape (n, hidden)."""
-        features = embed(self.backbones[modality], self.inputs[modality](x))
-        return self.projections[modality](features.to(self.classifier.weight.dtype))
+        Parameters
+        ----------
+        modality : str
+            ``"visual"`` or ``"audio"``.
+        x : Tensor of shape (n, C, H, W) or (n, d)
+            Cells of that modality.
+
+        Returns
+        -------
+        Tensor of shape (n, hidden)
+            The encoding.
+        """
+        features = self.features(modality, x).to(self.classifier.weight.dtype)
+        return self.projections[modality](features)
 
     def fuse(
         self,
@@ -240,7 +264,7 @@ def _representation(width: int) -> nn.Sequential:
 def difference_loss(x: Tensor, y: Tensor) -> Tensor:
     r"""How much two representations of the same samples have in common.
 
-    :math:`\operatorname{mean}\big((A^T B)^2\big)`, with A and B the two
+    :math:`\operatorname{mean}\bigl((A^T B)^2\bigr)`, with A and B the two
     matrices after their columns were centred and their rows divided by their
     length, through which no gradient flows, as in the released code.
 
@@ -306,6 +330,13 @@ def misa_losses(out: MISAOutput) -> dict[str, Tensor | float]:
         row. ``recon``: the mean squared error of the reconstructions, averaged
         over the modalities; its target takes gradients, as in the released
         code. Terms that a single modality has not are 0.
+
+    Examples
+    --------
+    >>> net = MISANet(4, {"visual": InputSpec("vector", n_features=7),
+    ...                   "audio": InputSpec("vector", n_features=5)})
+    >>> list(misa_losses(net(visual=torch.zeros(3, 7), audio=torch.zeros(3, 5))))
+    ['diff', 'cmd', 'recon']
     """
     pairs = list(combinations(out.projected, 2))
     diff = sum(difference_loss(out.private[m], out.shared[m]) for m in out.projected)

@@ -27,6 +27,12 @@ class TFMixOutput(FDANOutput):
         What enters the members' last layers, side by side.
     members : dict of member to Tensor of shape (n, n_classes)
         Each member's class scores before the softmax.
+
+    Examples
+    --------
+    >>> import torch
+    >>> TFMixOutput(logits={"audio": torch.zeros(5, 3)}, members={}).logits["audio"].shape
+    torch.Size([5, 3])
     """
 
     members: dict[str, Tensor] = field(default_factory=dict)

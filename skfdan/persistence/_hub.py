@@ -38,13 +38,13 @@ def push_to_hub(
 ) -> str:
     """Upload a fitted classifier or pipeline to the Hugging Face Hub, in one commit.
 
-    The three files that `save_pretrained` writes are uploaded. The repository is created where
-    there is none; other files which it has stay as they are.
+    The three files that :func:`skfdan.save_pretrained` writes are uploaded. The repository is
+    created where there is none; other files which it has stay as they are.
 
     Parameters
     ----------
     estimator : estimator
-        What `save_pretrained` saves.
+        What :func:`skfdan.save_pretrained` saves.
     repo_id : str
         ``"user/model"`` or ``"organisation/model"``.
     token : str, optional
@@ -58,8 +58,8 @@ def push_to_hub(
     commit_message : str, optional
         By default the estimator's name and skfdan's version.
     **card
-        For the model card, handed to `save_pretrained`: `corpora`, `protocol`, `y_true`,
-        `y_pred`.
+        For the model card, handed to :func:`skfdan.save_pretrained`: ``corpora``, ``protocol``,
+        ``y_true``, ``y_pred``.
 
     Returns
     -------
@@ -71,12 +71,19 @@ def push_to_hub(
     ImportError
         Without huggingface_hub.
     ValueError
-        If `repo_id` is not of the form "user/model", or the repository is public although
-        `private=True` is given. `save_pretrained` has errors of its own; nothing is created then.
+        If ``repo_id`` is not of the form "user/model", or the repository is public although
+        ``private=True`` is given. :func:`skfdan.save_pretrained` has errors of its own; nothing
+        is created then.
     PermissionError
         Without a token, or if the hub refuses it.
     ConnectionError
         If the hub cannot be reached or fails.
+
+    Examples
+    --------
+    >>> from skfdan.persistence import push_to_hub
+    >>> push_to_hub(clf, "ann/fdan", private=True)  # doctest: +SKIP
+    'https://huggingface.co/ann/fdan/commit/...'
     """
     from skfdan import __version__
 
@@ -120,7 +127,7 @@ def load_from_hub(
     cache_dir: str | os.PathLike | None = None,
     **params,
 ) -> BaseEstimator:
-    """Load a model that `push_to_hub` uploaded to the Hugging Face Hub.
+    """Load a model that :func:`push_to_hub` uploaded to the Hugging Face Hub.
 
     Only config.json and model.safetensors are asked for, both of the same commit, and nothing
     is executed. They are kept in huggingface_hub's cache, from which the model is also loaded
@@ -138,7 +145,7 @@ def load_from_hub(
     cache_dir : str or path, optional
         Where the files are kept; by default huggingface_hub's cache.
     **params
-        Handed to `load_pretrained`.
+        Handed to :func:`skfdan.load_pretrained`.
 
     Returns
     -------
@@ -150,9 +157,9 @@ def load_from_hub(
     ImportError
         Without huggingface_hub.
     ValueError
-        If `repo_id` is not of the form "user/model".
+        If ``repo_id`` is not of the form "user/model".
     ModelError
-        If the repository holds no model of skfdan that `load_pretrained` accepts.
+        If the repository holds no model of skfdan that :func:`skfdan.load_pretrained` accepts.
     FileNotFoundError
         If there is no such repository or revision, or it is private and the token does not open
         it.
@@ -160,6 +167,11 @@ def load_from_hub(
         If the hub refuses the token.
     ConnectionError
         If the hub cannot be reached or fails, and the cache does not have the files.
+
+    Examples
+    --------
+    >>> from skfdan.persistence import load_from_hub
+    >>> clf = load_from_hub("ann/fdan", revision="v1.0")  # doctest: +SKIP
     """
     return load_model(repo_id, params, revision=revision, token=token, cache_dir=cache_dir)
 

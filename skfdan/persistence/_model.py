@@ -171,7 +171,8 @@ def load_pretrained(folder: str | os.PathLike, **params) -> Any:
     ----------
     folder : path-like or str
         The folder, or ``"hf://user/model"`` for one on the Hugging Face Hub; see
-        :func:`load_from_hub`, whose ``revision``, ``token`` and ``cache_dir`` are taken then.
+        :func:`skfdan.persistence.load_from_hub`, whose ``revision``, ``token`` and
+        ``cache_dir`` are taken then.
     **params : dict
         Parameters in the place of the stored ones, such as ``device="cpu"``; those of a
         pipeline with scikit-learn's double-underscore names, such as

@@ -17,6 +17,7 @@ from skfdan.persistence._known import COLUMNS, LEARNED, PIPELINE, WORDS, form, k
 from skfdan.persistence._network import encode_network
 from skfdan.persistence._state import Tensors, encode_state
 from skfdan.persistence._values import Unstorable, encode
+from skfdan.preprocessing import BackboneEmbedding
 from skfdan.preprocessing._base import CellTransformer
 
 #: What belongs to a machine or a session and not to a model.
@@ -143,6 +144,11 @@ def _refusal(estimator: Any, path: str) -> str:
     where = f"The step {path.removesuffix('__')!r} is {name}, which" if path else name
     if hasattr(estimator, "best_estimator_") or hasattr(estimator, "param_grid"):
         return f"{where} is a search; save its best_estimator_."
+    if isinstance(estimator, BackboneEmbedding):
+        return (
+            f"{where} can't be saved: the format has no place for its weights. Leave it out and "
+            "set backbone_trainable=False in the classifier, which is saved with its backbone."
+        )
     return (
         f"{where} can't be saved without pickle. What can: {', '.join(sorted(known_classes()))}, "
         "with parameters that JSON can hold; no subclasses of them."

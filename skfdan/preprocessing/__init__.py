@@ -1,6 +1,7 @@
-"""From paths to arrays: spectrograms, cepstra, patterns and faces, one column at a time."""
+"""From paths to arrays: spectrograms, cepstra, patterns, faces, and embeddings of these."""
 
 from ._limits import DecodeLimits
+from .embedding import BackboneEmbedding
 from .faces import FaceFrames
 from .media import MediaError
 from .mel import MelSpectrogram
@@ -10,6 +11,7 @@ from .twine import TwineShufflePattern
 
 __all__ = [
     "MFCC",
+    "BackboneEmbedding",
     "DecodeLimits",
     "FaceFrames",
     "MediaError",

@@ -132,6 +132,23 @@ class FileCache:
     def __init__(self, folder: str | os.PathLike) -> None:
         self.folder = Path(folder).expanduser()
 
+    def find(self, key: str) -> tuple[bool, np.ndarray | None]:
+        """Return whether there is a sound entry, and the entry.
+
+        Parameters
+        ----------
+        key : str
+            Name of the entry, from :func:`cache_key`.
+
+        Returns
+        -------
+        found : bool
+            Whether it is there.
+        value : ndarray or None
+            The entry.
+        """
+        return _read(self.folder / key[:2] / f"{key[2:]}.npy")
+
     def fetch(
         self, key: str, compute: Callable[[], np.ndarray | None], *, wait: bool = True
     ) -> tuple[bool, np.ndarray | None]:

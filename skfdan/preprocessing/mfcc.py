@@ -78,7 +78,7 @@ class MFCC(AudioTransformer):
     ----------
     n_features_in_ : int
         Columns of X at ``fit``: 1 for cells, samples of a waveform for a matrix.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features_in,)
         Column names of X at ``fit``; only if all are strings.
     input_is_cells_ : bool
         Whether X at ``fit`` was a column of cells rather than a matrix.

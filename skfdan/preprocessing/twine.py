@@ -73,8 +73,8 @@ def twine_histogram(x) -> np.ndarray:
 class TwineShufflePattern(AudioTransformer):
     """Twine-shuffle-pattern features of sound files or waveforms, one row a clip.
 
-    The signal and each of its subbands (:func:`~skfdan.preprocessing.tqwt.tqwt`)
-    give two histograms of 256 bins (:func:`twine_histogram`), after Tuncer,
+    The signal and each of its subbands (``skfdan.preprocessing.tqwt``)
+    give two histograms of 256 bins (``twine_histogram``), after Tuncer,
     Dogan and Acharya [1]_. Nothing is learned: a row's features depend on that
     row alone.
 
@@ -124,7 +124,7 @@ class TwineShufflePattern(AudioTransformer):
     ----------
     n_features_in_ : int
         Columns of X at ``fit``: 1 for cells, samples of a waveform for a matrix.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features_in,)
         Column names of X at ``fit``; only if all are strings.
     input_is_cells_ : bool
         Whether X at ``fit`` was a column of cells rather than a matrix.

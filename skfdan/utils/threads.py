@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["one_thread"]
+__all__ = ["all_threads", "one_thread"]
+
+#: What torch's number of threads was where :func:`one_thread` began, outermost first.
+_before: list[int] = []
 
 
 @contextmanager
@@ -35,9 +38,33 @@ def one_thread(active: bool = True) -> Iterator[None]:
     import torch
 
     before = torch.get_num_threads()
+    _before.append(before)
     try:
         if active:
             torch.set_num_threads(1)
+        yield
+    finally:
+        _before.pop()
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def all_threads() -> Iterator[None]:
+    """Give torch its threads back for a while, within :func:`one_thread`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> before = torch.get_num_threads()
+    >>> with one_thread(), all_threads():
+    ...     torch.get_num_threads() == before
+    True
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(_before[0] if _before else before)
         yield
     finally:
         torch.set_num_threads(before)

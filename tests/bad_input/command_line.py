@@ -1,6 +1,8 @@
 """The command ``skfdan``."""
 
 import io
+import socket
+import sys
 from pathlib import Path
 
 from bad_input.shared import Case
@@ -53,6 +55,18 @@ def _taken(c: Case):
     _run("train", "TMP", "--out", "TMP/model")(c)
 
 
+def _no_gradio(c: Case):
+    c.monkeypatch.setitem(sys.modules, "gradio", None)
+    _run("demo", "--model", "MODEL", "--port", "0")(c)
+
+
+def _port_taken(c: Case):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        _run("demo", "--model", "MODEL", "--port", str(other.getsockname()[1]))(c)
+
+
 FOUR = ("anger/ann_1.wav", "anger/ann_2.wav", "fear/ann_1.wav", "fear/ann_2.wav")
 TRAIN = ("train", "TMP/clips", "--out", "TMP/model", "--quick")
 
@@ -97,4 +111,10 @@ CASES = {
     "`skfdan check --csv` into a folder that is not there": _run(
         "check", "TMP", "--csv", "TMP/none/out.csv"
     ),
+    "`skfdan demo --port 8000` without a model": _run("demo", "--port", "8000"),
+    "`skfdan demo --model` with `--out`": _run("demo", "--model", "MODEL", "--out", "TMP"),
+    "`skfdan demo --model` with a folder that is no model": _run("demo", "--model", "TMP"),
+    "`skfdan demo --model` without Gradio": _no_gradio,
+    "`skfdan demo --port http`": _run("demo", "--port", "http"),
+    "`skfdan demo --port` with one that is taken": _port_taken,
 }

@@ -7,6 +7,7 @@ import numpy as np
 from bad_input.shared import SHORT, Case, mel
 from skfdan.preprocessing import (
     MFCC,
+    BackboneEmbedding,
     DecodeLimits,
     FaceFrames,
     MelSpectrogram,
@@ -16,6 +17,7 @@ from skfdan.preprocessing import (
 from skfdan.table import SKIP
 
 FACES = {"n_frames": 1, "size": 16, "verbose": 0}
+BACKBONE = {"backbone": "cnn", "weights": None, "input_size": 8, "verbose": 0}
 
 
 def _mel(*cells, **params):
@@ -65,6 +67,14 @@ def _sleep(picture):
 
 def _too_slow(c: Case):
     FaceFrames(detector=_sleep, timeout=0.5, **FACES).fit_transform([c.files("grey.png")])
+
+
+def _embed(*cells):
+    return lambda c: BackboneEmbedding(**BACKBONE).fit_transform(list(cells))
+
+
+def _faces_after_sound(c: Case):
+    BackboneEmbedding(**BACKBONE).fit(list(c.sound)).transform(list(c.faces))
 
 
 CASES = {
@@ -136,5 +146,15 @@ CASES = {
     "`FaceFrames` with an unknown `on_no_face`": lambda c: FaceFrames(on_no_face="skip").fit(
         [None]
     ),
+    "`BackboneEmbedding` on paths": _embed("a.wav", "b.wav"),
+    "`BackboneEmbedding` on a matrix of numbers": lambda c: BackboneEmbedding(**BACKBONE).fit(c.X),
+    "`BackboneEmbedding` on waveforms or vectors": _embed(np.zeros(40, np.float32)),
+    "`BackboneEmbedding` on altered copies of spectrograms": _embed(np.zeros((4, 1, 8, 10))),
+    "`BackboneEmbedding` on pictures whose channels are last": _embed(np.zeros((9, 8, 3), "u1")),
+    "`BackboneEmbedding` on a spectrogram with NaN": _embed(
+        np.zeros((8, 9)), np.full((8, 9), np.nan)
+    ),
+    "`BackboneEmbedding` on faces after spectrograms": _faces_after_sound,
+    '`BackboneEmbedding(frames="first")`': lambda c: BackboneEmbedding(frames="first").fit([None]),
     "`DecodeLimits(max_seconds=0)`": lambda c: DecodeLimits(max_seconds=0),
 }

@@ -14,6 +14,7 @@ from skfdan.classifiers import MISAClassifier
 from skfdan.nn import make_backbone
 from skfdan.persistence import load_from_hub, push_to_hub
 from skfdan.persistence._hub import _import_hub
+from skfdan.preprocessing import BackboneEmbedding
 
 
 def own_backbone():
@@ -64,6 +65,12 @@ def _with_function(c: Case):
 def _file_of_weights(c: Case):
     clf = c.fitted("vectors", weights="pretrained.pt")
     save_pretrained(clf, c.tmp / "model")
+
+
+def _embedding_step(c: Case):
+    embed = BackboneEmbedding(backbone="cnn", weights=None, input_size=8, verbose=0)
+    pipe = make_pipeline(embed, fdan()).fit(c.voices[["audio"]], c.y)
+    save_pretrained(pipe, c.tmp / "pipeline")
 
 
 def _stranger(c: Case):
@@ -155,6 +162,7 @@ CASES = {
     "`save_pretrained` of a pipeline with a step that can't be stored": lambda c: save_pretrained(
         make_pipeline(SVC()).fit(c.X, c.y), c.tmp / "m"
     ),
+    "`save_pretrained` of a pipeline with `BackboneEmbedding`": _embedding_step,
     "`save_pretrained` with `y_true` and `y_pred` of different lengths": lambda c: save_pretrained(
         c.fitted("vectors"), c.tmp / "m", y_true=c.y, y_pred=c.y[:3]
     ),

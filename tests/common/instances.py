@@ -3,7 +3,7 @@
 A new estimator needs a row here; ``test_completeness`` fails without one.
 """
 
-from skfdan import FDANClassifier
+from skfdan import FDANClassifier, FDANSearchCV
 from skfdan.classifiers import (
     GMTCNetClassifier,
     MISAClassifier,
@@ -13,6 +13,7 @@ from skfdan.classifiers import (
 from skfdan.feature_selection import INCASelector
 from skfdan.preprocessing import (
     MFCC,
+    BackboneEmbedding,
     FaceFrames,
     MelSpectrogram,
     SpeechFeatures,
@@ -22,6 +23,7 @@ from skfdan.preprocessing import (
 EVERYTHING = slice(0, None)
 
 INSTANCES = {
+    "BackboneEmbedding": [BackboneEmbedding(backbone="cnn", weights=None, input_size=32)],
     "FDANClassifier": [
         FDANClassifier(),
         # Both branches, attention and LMMD on a flat matrix, all columns in each.
@@ -34,6 +36,14 @@ INSTANCES = {
             bottleneck=8,
             lr=0.02,
             max_epochs=12,
+        ),
+    ],
+    "FDANSearchCV": [
+        FDANSearchCV(
+            FDANClassifier(bottleneck=64, lr=0.01, momentum=0.9, max_epochs=20, random_state=0),
+            {"alpha": [1e-3, 0], "weight_decay": [1e-3, 1e-4]},
+            cv=2,
+            error_score="raise",
         ),
     ],
     "FaceFrames": [FaceFrames()],

@@ -16,10 +16,11 @@ def test_scikit_learn_check(estimator, check):
     check(estimator)
 
 
-def test_only_face_frames_takes_no_matrix():
-    # No row of numbers is a picture; the checks that need no matrix run on it
-    # in tests/preprocessing/test_faces.py.
-    assert {type(i).__name__ for i in ALL if i not in ON_MATRICES} == {"FaceFrames"}
+def test_only_what_reads_pictures_takes_no_matrix():
+    # No row of numbers is a picture; the checks that need no matrix run on these two
+    # in tests/preprocessing.
+    without = {type(i).__name__ for i in ALL if i not in ON_MATRICES}
+    assert without == {"BackboneEmbedding", "FaceFrames"}
 
 
 def test_completeness():

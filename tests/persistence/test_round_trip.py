@@ -146,6 +146,7 @@ def test_parameters_of_every_kind(tmp_path):
         own = getattr(loaded, name)
         assert repr(own) == repr(value)
         assert type(own) is type(value)
+    loaded.partial_fit(small.MATRIX, y)  # the optimiser waits for this
     assert isinstance(loaded.optimizer_, torch.optim.AdamW)
     assert loaded.optimizer_.param_groups[0]["betas"] == (0.8, 0.9)
 

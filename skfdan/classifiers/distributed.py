@@ -1,0 +1,154 @@
+"""One fit in several processes, each with a GPU and a share of every batch."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import torch
+from skorch.callbacks import Callback
+
+from skfdan.classifiers._batches import Batch, JointBatch
+
+__all__ = ["SharedBatches"]
+
+
+class SharedBatches(Callback):
+    """Divides the batches of a fit between the processes that were started together.
+
+    For a script that ``torchrun`` or ``accelerate launch`` starts in several processes, in
+    each of which the same ``fit`` is called on the same data. Every process draws the same
+    batches, keeps its share of the samples, and the gradients are averaged before each
+    step. So all processes have the same weights throughout, and what is fitted works
+    afterwards in each of them alone. In a process that was started alone it does nothing.
+
+    Notes
+    -----
+    A network whose loss is a mean over samples becomes that of one process with the same
+    ``batch_size``, up to rounding and to batches that can't be divided evenly. LMMD, other
+    adaptation losses, cross-attention over the batch and batch normalisation see the share of
+    their process alone, as with a batch size that is as much smaller: raise ``batch_size`` as
+    many times as there are processes to keep what they see. At the end of an epoch the means
+    and deviations of batch normalisation are averaged. ``history_`` tells of the share of the
+    own process.
+
+    Each process holds all data, and decodes path cells of all of a batch; with a
+    ``cache_dir`` that they share, each file is decoded once. Frozen backbones are run by each
+    process over all cells.
+
+    Not together with ``early_stopping`` or ``checkpoint_dir``, nor for classifiers that read
+    the modalities of a row together (:class:`~skfdan.MISAClassifier`). Tested with two
+    processes on a CPU, never on GPUs.
+
+    Raises
+    ------
+    ValueError
+        From ``fit``, if the classifier can't be trained so.
+
+    Examples
+    --------
+    In a script for ``torchrun --nproc-per-node 2 script.py``, ``device`` is
+    ``f"cuda:{os.environ['LOCAL_RANK']}"``. Started alone, it trains as ever:
+
+    >>> import numpy as np
+    >>> from skfdan import FDANClassifier
+    >>> from skfdan.classifiers.distributed import SharedBatches
+    >>> X, y = np.eye(8), np.array([0, 1] * 4)
+    >>> clf = FDANClassifier(max_epochs=1, random_state=0, device="cpu", verbose=0,
+    ...                      callbacks=[SharedBatches()])
+    >>> clf.fit(X, y).predict(X).shape
+    (8,)
+    """
+
+    def on_train_begin(self, net, **kwargs):
+        """Find the other processes, and begin with the weights of the first."""
+        self.rank_, self.world_ = (int(os.environ.get(n, d)) for n, d in _PLACE)
+        if self.world_ == 1:
+            return
+        _check(net)
+        if not torch.distributed.is_initialized():
+            # Left open: later fits use it too, and the end of the process closes it.
+            cuda = net.device_.startswith("cuda")
+            torch.distributed.init_process_group("nccl" if cuda else "gloo")
+        for tensor in _state(net):
+            torch.distributed.broadcast(tensor, 0)
+
+    def on_batch_begin(self, net, batch=None, training=False, **kwargs):
+        """Keep the share of this process."""
+        if self.world_ == 1 or not training:
+            return
+        cells, labels = batch
+        _keep(cells, labels, self.rank_, self.world_)
+
+    def on_grad_computed(self, net, named_parameters, **kwargs):
+        """Average the gradients."""
+        if self.world_ == 1:
+            return
+        parameters = [p for group in net.optimizer_.param_groups for p in group["params"]]
+        # One process may have no gradient where another has one: its share lacks a label.
+        known = torch.tensor([p.grad is not None for p in parameters], device=net.device_).int()
+        torch.distributed.all_reduce(known)
+        parameters = [p for p, k in zip(parameters, known.tolist(), strict=True) if k]
+        for p in parameters:
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
+        _average([p.grad for p in parameters], self.world_)
+
+    def on_epoch_end(self, net, **kwargs):
+        """Average what batch normalisation has seen."""
+        if self.world_ > 1:
+            _average([b for b in net.module_.buffers() if b.is_floating_point()], self.world_)
+
+
+#: Set by torchrun and accelerate launch.
+_PLACE = (("RANK", 0), ("WORLD_SIZE", 1))
+
+
+def _check(net) -> None:
+    problem = None
+    if net.early_stopping or net.checkpoint_dir is not None:
+        problem = "early_stopping and checkpoint_dir are not possible"
+    elif not isinstance(net.random_state, (int, np.integer)):
+        problem = f"random_state={net.random_state!r} must be a whole number, the same in all"
+    elif net.device_.startswith("cuda") and net.device_ != (
+        own := f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    ):
+        problem = f"device={net.device!r} must be {own!r} in this one"
+    if problem is not None:
+        raise ValueError(f"SharedBatches, in several processes: {problem}.")
+
+
+def _keep(batch: Batch, labels: dict[str, torch.Tensor], rank: int, world: int) -> None:
+    """Make of a batch the share of one process."""
+    if isinstance(batch, JointBatch):
+        raise ValueError("SharedBatches can't divide rows whose modalities are read together.")
+    samples, picks = batch.origin
+    few = min(len(picked) for picked in picks.values())
+    if few < world:
+        raise ValueError(
+            f"SharedBatches: a batch has {few} samples of a modality, too few for {world} "
+            "processes. Raise batch_size, or start fewer."
+        )
+    for m in picks:
+        batch.cells[m] = batch.cells[m][rank::world]
+        labels[m] = labels[m][rank::world]
+    picks = {m: picked[rank::world] for m, picked in picks.items()}
+    batch.origin = samples, picks
+    batch.n = len(range(rank, batch.n, world))
+
+
+def _state(net) -> list[torch.Tensor]:
+    modules = [m for m in (net.module_, net.criterion_) if m is not None]
+    return [t.data for module in modules for t in (*module.parameters(), *module.buffers())]
+
+
+def _average(tensors: list[torch.Tensor], world: int) -> None:
+    """Put the mean over all processes in the place of each; in one message."""
+    if not tensors:
+        return
+    flat = torch.cat([t.detach().reshape(-1) for t in tensors])
+    torch.distributed.all_reduce(flat)
+    parts = (flat / world).split([t.numel() for t in tensors])
+    with torch.no_grad():
+        for tensor, part in zip(tensors, parts, strict=True):
+            tensor.copy_(part.view_as(tensor))

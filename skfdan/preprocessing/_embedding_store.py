@@ -1,0 +1,213 @@
+"""What a frozen backbone makes of cells: computed once, kept, and found again by any fit."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .cache import FileCache, cache_key
+
+# torch takes seconds to import, and who decodes files needs none.
+if TYPE_CHECKING:
+    import torch
+
+    from skfdan.nn.encoders import EncoderMixin
+
+#: Bytes of embeddings that a process keeps for the fits to come.
+STORE_BYTES = 2**30
+#: What is computed, with the version of the code.
+_KIND = "embedding/1"
+
+
+class EmbeddingStore:
+    """Arrays by key, of which those used longest ago give way.
+
+    Parameters
+    ----------
+    limit : int
+        Bytes to keep.
+    """
+
+    def __init__(self, limit: int):
+        self.limit = limit
+        self._entries: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def get(self, key: str) -> np.ndarray | None:
+        """Return an entry, or None."""
+        with self._lock:
+            if key in self._entries:
+                self._entries.move_to_end(key)
+            return self._entries.get(key)
+
+    def put(self, key: str, value: np.ndarray) -> None:
+        """Keep an entry."""
+        with self._lock:
+            old = self._entries.pop(key, None)
+            self._bytes += value.nbytes - (0 if old is None else old.nbytes)
+            self._entries[key] = value
+            while self._bytes > self.limit:
+                self._bytes -= self._entries.popitem(last=False)[1].nbytes
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._entries.clear()
+            self._bytes = 0
+
+
+STORE = EmbeddingStore(STORE_BYTES)
+
+
+def embed_distinct(
+    cells: Sequence[np.ndarray],
+    context: dict[str, Any],
+    compute: Callable[[np.ndarray], np.ndarray],
+    cache: FileCache | None,
+    batch_size: int,
+) -> list[np.ndarray]:
+    """Return the embedding of every cell, each distinct one computed once.
+
+    Parameters
+    ----------
+    cells : sequence of n ndarrays
+        Cells.
+    context : dict
+        From :func:`embedding_context`.
+    compute : callable
+        Takes positions of cells, integers of shape (k,), and returns their embeddings,
+        an array (k, ...).
+    cache : FileCache or None
+        Where they are found, and kept, beside the memory of this process.
+    batch_size : int
+        Most cells to compute at a time.
+
+    Returns
+    -------
+    list of n ndarrays
+        The embeddings; they belong to the store, and must not be changed.
+    """
+    import torch
+
+    keys = [cache_key(_KIND, context, cell) for cell in cells]
+    found: dict[str, np.ndarray] = {}
+    for key in dict.fromkeys(keys):
+        value = STORE.get(key)
+        if value is None and cache is not None:
+            value = cache.find(key)[1]
+        if value is not None:
+            found[key] = value
+    first = {key: i for i, key in reversed(list(enumerate(keys))) if key not in found}
+    # Cells of other sizes in a batch would be resized in another way, and a cell's last
+    # digits tell what it stood beside.
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for i in sorted(first.values()):
+        groups.setdefault(cells[i].shape, []).append(i)
+    size = batch_size
+    for missing in groups.values():
+        while missing:
+            chosen = np.array(missing[:size])
+            try:
+                block = compute(chosen)
+            except torch.OutOfMemoryError:
+                if len(chosen) == 1:
+                    raise
+                size = len(chosen) // 2
+                torch.cuda.empty_cache()
+                continue
+            for i, value in zip(chosen, block, strict=True):
+                value = value.copy()  # not a view that keeps the whole block alive
+                found[keys[i]] = value
+                if cache is not None:
+                    cache.fetch(keys[i], lambda value=value: value)
+            missing = missing[len(chosen) :]
+    for key, value in found.items():
+        STORE.put(key, value)
+    return [found[key] for key in keys]
+
+
+def run_backbone(
+    net: EncoderMixin,
+    modality: str,
+    x: torch.Tensor,
+    device: str,
+    threads: AbstractContextManager,
+) -> np.ndarray:
+    """Send a batch of cells through what is frozen of a backbone, on a device."""
+    import torch
+
+    net.to(device).eval()
+    with torch.inference_mode(), threads:
+        return net.frozen_features(modality, x.to(device)).values.float().cpu().numpy()
+
+
+def embedding_context(net: EncoderMixin, modality: str, device: str) -> dict[str, Any]:
+    """Return all that an embedding depends on beside the cell."""
+    import torch
+
+    norm = net.inputs[modality]
+    trained_from = net.backbone_trainable or None
+    return {
+        "weights": _weights_digest(net.backbone_of(modality), trained_from),
+        "stop": trained_from,
+        "precision": net.precision,
+        "size": norm.size,
+        "mean": norm.mean.flatten().tolist(),
+        "std": norm.std.flatten().tolist(),
+        "device": torch.device(device).type,
+    }
+
+
+_DIGESTS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+def _weights_digest(backbone: torch.nn.Module, trained_from: str | None) -> str:
+    """Hash the architecture and weights of what is frozen.
+
+    Hashing a ResNet-34 takes as long as embedding a face, so the result is kept
+    until torch counts another change of the weights.
+    """
+    state = backbone.state_dict(keep_vars=True)
+    if trained_from is not None:
+        stages = backbone.stages
+        frozen = {
+            id(t)
+            for stage in stages[: stages.index(trained_from)]
+            for module in backbone.stage_modules(stage)
+            for t in module.state_dict(keep_vars=True).values()
+        }
+        state = {name: t for name, t in state.items() if id(t) in frozen}
+    version = tuple((id(t), t.data_ptr(), t._version) for t in state.values())
+    known = _DIGESTS.get(backbone)
+    if known is not None and known[0] == (trained_from, version):
+        return known[1]
+    digest = hashlib.sha256(repr(backbone).encode())
+    for name, tensor in state.items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    _DIGESTS[backbone] = (trained_from, version), digest.hexdigest()
+    return digest.hexdigest()
+
+
+def one_at_a_time(
+    folder: str | os.PathLike | None, context: dict[str, Any]
+) -> AbstractContextManager:
+    """Return a lock: two processes that start on a cold folder must not both do the work."""
+    if folder is None:
+        return nullcontext()
+    from filelock import FileLock
+
+    folder = Path(folder).expanduser()
+    os.makedirs(folder, exist_ok=True)
+    name = hashlib.sha256(repr(sorted(context.items())).encode()).hexdigest()[:16]
+    return FileLock(folder / f".{name}.lock")
