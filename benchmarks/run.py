@@ -22,6 +22,7 @@ import json
 import shlex
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,6 +80,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     add("--cache", type=Path, help="folder of decoded files (default: OUT/cache)")
     add("--n-jobs", type=int, default=1, help="cells at the same time, one thread each")
+    add(
+        "--dask",
+        metavar="ADDRESS",
+        help="run the cells on a Dask cluster (host:port of its scheduler), or on --n-jobs local "
+        "workers (local); corpus, --cache and --out must have the same paths on every worker",
+    )
     add(
         "--report-only",
         action="store_true",
@@ -139,7 +146,7 @@ def run(args: argparse.Namespace, argv: list[str]) -> int:
     _methods.check_estimators(args.estimators)
     names = _plan.protocols_of(args.protocol, args.corpus)
     setting = read_setting(args)
-    out = args.out
+    out = args.out if args.dask is None else args.out.absolute()
     claim(out, args.corpus)
     cache = str((args.cache or out / "cache").absolute())
     source = _corpora.Source(args.corpus, args.root, sources, setting.face_size, cache)
@@ -159,12 +166,13 @@ def run(args: argparse.Namespace, argv: list[str]) -> int:
             f"({', '.join(tables)}), or Table 3 has no faces."
         )
     lines = [line for table in plans.values() for line in table]
-    n_jobs = 0 if args.report_only else args.n_jobs
-    failed = _run_stage([c for line in lines for c in _first(line)], out, n_jobs)
-    selecting = [line for line in lines if line.candidates]
-    for line in selecting:
-        _plan.choose(line, corpus, source, setting, splits, out)
-    failed |= _run_stage([c for line in selecting for c in _final(line)], out, n_jobs)
+    with ExitStack() as stack:
+        n_jobs = 0 if args.report_only else _workers(args, stack)
+        failed = _run_stage([c for line in lines for c in _first(line)], out, n_jobs)
+        selecting = [line for line in lines if line.candidates]
+        for line in selecting:
+            _plan.choose(line, corpus, source, setting, splits, out)
+        failed |= _run_stage([c for line in selecting for c in _final(line)], out, n_jobs)
 
     header = _header(args, argv, setting, corpus, protocols, splits, lines, began)
     print()
@@ -181,6 +189,38 @@ def run(args: argparse.Namespace, argv: list[str]) -> int:
     for cell, problem in failed.items():
         print(f"failed: {cell}: {problem}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _workers(args: argparse.Namespace, stack: ExitStack) -> int:
+    """Return how many cells to run at once; with --dask, let joblib send them to the cluster."""
+    if args.dask is None:
+        return args.n_jobs
+    try:
+        from dask.distributed import Client, LocalCluster
+    except ImportError:
+        raise ValueError('--dask needs Dask: pip install "skfdan[dask]".') from None
+    from joblib import parallel_config
+
+    where = args.dask
+    if where == "local":
+        where = stack.enter_context(
+            LocalCluster(n_workers=args.n_jobs, threads_per_worker=1, dashboard_address=None)
+        )
+    try:
+        client = stack.enter_context(Client(where))
+    except OSError as error:
+        raise ValueError(f"--dask {args.dask}: no scheduler answers there ({error}).") from None
+    threads = client.nthreads()
+    if not threads or max(threads.values()) > 1:
+        # Two fits in one process would draw from the same generator of torch.
+        raise ValueError(
+            f"--dask {args.dask}: {len(threads)} workers of {max(threads.values(), default=0)} "
+            "threads; start some of one thread each (dask worker --nworkers -1 --nthreads 1)."
+        )
+    for file in sorted(Path(__file__).resolve().parent.glob("_*.py")):
+        client.upload_file(str(file), load=False)  # to workers that come later, too
+    stack.enter_context(parallel_config(backend="dask"))
+    return max(2, len(threads))  # one alone would run here
 
 
 def _first(line: _plan.Line) -> list[_cells.Cell]:
