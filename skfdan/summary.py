@@ -23,7 +23,7 @@ LINES = 12
 
 @dataclass(frozen=True, eq=False, repr=False)
 class TableSummary:
-    """What :func:`summarize_table` found; a notebook shows it as HTML.
+    """What :func:`skfdan.summarize_table` found; a notebook shows it as HTML.
 
     A cell is *filled* if it is neither missing nor :data:`skfdan.table.SKIP`.
 

@@ -20,6 +20,7 @@ HEAVY = (
     "matplotlib",
     "numba",
     "huggingface_hub",
+    "gradio",
 )
 PACKAGES = [
     "skfdan",

@@ -177,18 +177,18 @@ def check_corpus(
     missing        error     there is no such file, or a row has no cell at all
     broken         error     it cannot be decoded (in time), or holds samples that are not
                              finite
-    too large      error     it exceeds `limits`, so that the transformers refuse it
+    too large      error     it exceeds ``limits``, so that the transformers refuse it
     no sound       error     the file of an audio cell holds none
     no pictures    error     the file of a visual cell holds none
     truncated      error     it holds less than its header promises (WAV, MP3, AIFF, AU; a
                              video that lacks a tenth of its frames)
-    silent         error     see `silence_db`
+    silent         error     see ``silence_db``
     duplicate      error     two rows hold the same sound, or the same pictures, and differ
                              in speaker, label or split; a warning if they do not
-    quiet          warning   see `quiet_db`
-    clipped        warning   see `clipped_share`
-    too short      warning   see `min_seconds`
-    too long       warning   see `max_seconds`
+    quiet          warning   see ``quiet_db``
+    clipped        warning   see ``clipped_share``
+    too short      warning   see ``min_seconds``
+    too long       warning   see ``max_seconds``
     unlabelled     warning   no label: a row's is missing, or the loader found none
     left out       warning   the loader left it out for another reason
     rare emotion   warning   one row alone: it cannot be trained and tested on

@@ -128,7 +128,7 @@ default=16000
     Raises
     ------
     ValueError
-        If an argument is out of its range, an emotion is unknown, or `root` already
+        If an argument is out of its range, an emotion is unknown, or ``root`` already
         holds clips made with other parameters.
 
     Notes
@@ -137,7 +137,7 @@ default=16000
     and noise for fricatives, filtered by the formants of a random sequence of syllables.
     Faces are drawings moved by action units [2]_. Each clip has its own seed: clip i is
     the same however many clips are asked for, so a second call with the same parameters
-    and `root` keeps the files that are there and makes only those that are missing. The
+    and ``root`` keeps the files that are there and makes only those that are missing. The
     parameters lie beside the clips in ``make_emotion_clips.json``.
 
     As in real corpora, speakers differ in voice and looks and in how they show an emotion,

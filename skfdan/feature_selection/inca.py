@@ -69,9 +69,9 @@ class INCASelector(SelectorMixin, BaseEstimator):
 
     Attributes
     ----------
-    weights_ : ndarray of shape (n_features_in_,)
+    weights_ : ndarray of shape (n_features_in,)
         NCA's absolute weights.
-    ranking_ : ndarray of shape (n_features_in_,), dtype int
+    ranking_ : ndarray of shape (n_features_in,), dtype int
         Feature indices from the largest weight to the smallest; equal weights
         in the order of their columns.
     candidates_ : ndarray of shape (n_candidates,), dtype int
@@ -85,7 +85,7 @@ class INCASelector(SelectorMixin, BaseEstimator):
         Iterations of L-BFGS; the most that a partition took.
     n_features_in_ : int
         Number of features at ``fit``.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features_in,)
         Names of the features at ``fit``; only if all are strings.
 
     See Also

@@ -105,7 +105,7 @@ def nca_weights(
 ) -> np.ndarray:
     """Learn how much each feature tells about a row's class, by diagonal NCA.
 
-    Maximises :func:`nca_objective` from weights of 1 (constant features: 0) by
+    Maximises ``nca_objective`` from weights of 1 (constant features: 0) by
     L-BFGS. This is the method of MATLAB's ``fscnca``; scikit-learn's
     ``NeighborhoodComponentsAnalysis`` learns a full matrix instead.
 
