@@ -47,6 +47,22 @@ def tiling(request, monkeypatch):
         monkeypatch.setattr(kernels, "_TILE", 4)
 
 
+@pytest.mark.parametrize("bandwidth", [None, 2.0])
+@pytest.mark.usefixtures("tiling")
+def test_several_problems_at_once_are_each_its_own(bandwidth):
+    several = [batch(5, 7, offset=3.0 * i, seed=i) for i in range(3)]
+    weights = several[0][2]
+    z_s, z_t = (torch.stack([b[side] for b in several]).requires_grad_() for side in (0, 1))
+    values = kernel_discrepancy(z_s, z_t, weights, bandwidth)
+    scale = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    (values * scale).sum().backward()
+    for i, (a, b, _) in enumerate(several):
+        value, gradient = value_and_gradient(a, b, weights, bandwidth)
+        assert values[i].item() == pytest.approx(value, rel=1e-12)
+        found = torch.cat([z_s.grad[i], z_t.grad[i]]).numpy()
+        np.testing.assert_allclose(found, scale[i].item() * gradient, rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.parametrize("sizes", [(1, 1), (4, 4), (5, 8), (9, 2)])
 @pytest.mark.parametrize("bandwidth", [None, 2.0])
 @pytest.mark.usefixtures("tiling")
