@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from skfdan.classifiers import FDANClassifier
     from skfdan.metrics import SCORING, uar_score, war_score, weighted_f1_score
-    from skfdan.model_selection import AudioHoldout
+    from skfdan.model_selection import AudioHoldout, FDANSearchCV
     from skfdan.persistence import load_pretrained, save_pretrained
     from skfdan.summary import summarize_table
     from skfdan.table import make_table, stack_modalities, unpair
@@ -17,6 +17,7 @@ __all__ = [
     "SCORING",
     "AudioHoldout",
     "FDANClassifier",
+    "FDANSearchCV",
     "__version__",
     "load_pretrained",
     "make_table",
@@ -33,6 +34,7 @@ _HOMES = {
     "SCORING": "metrics",
     "AudioHoldout": "model_selection",
     "FDANClassifier": "classifiers",
+    "FDANSearchCV": "model_selection",
     "load_pretrained": "persistence",
     "make_table": "table",
     "save_pretrained": "persistence",

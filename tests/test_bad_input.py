@@ -24,6 +24,7 @@ NOT_IN_THE_TABLES = {
     "MISAOutput": "holds what it is given",
     "TFMixOutput": "holds what it is given",
     "InputSpec": "holds what it is given",
+    "Embedded": "holds what it is given",
     # Plain torch, one step below what reads users' data: torch's own errors name the shapes.
     "DANNLoss": "tensors alone",
     "GMTCNet": "tensors alone",

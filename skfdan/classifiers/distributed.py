@@ -16,8 +16,8 @@ __all__ = ["SharedBatches"]
 class SharedBatches(Callback):
     """Divides the batches of a fit between the processes that were started together.
 
-    For a script that ``torchrun`` or ``accelerate launch`` starts in several processes, in
-    each of which the same ``fit`` is called on the same data. Every process draws the same
+    For a script that ``torchrun`` starts in several processes, in each of which the same
+    ``fit`` is called on the same data. Every process draws the same
     batches, keeps its share of the samples, and the gradients are averaged before each
     step. So all processes have the same weights throughout, and what is fitted works
     afterwards in each of them alone. In a process that was started alone it does nothing.
@@ -100,7 +100,7 @@ class SharedBatches(Callback):
             _average([b for b in net.module_.buffers() if b.is_floating_point()], self.world_)
 
 
-#: Set by torchrun and accelerate launch.
+#: Set by torchrun, and by what starts processes as it does.
 _PLACE = (("RANK", 0), ("WORLD_SIZE", 1))
 
 

@@ -15,7 +15,13 @@ from skfdan.feature_selection import (
     make_inca_pipeline,
     nca_weights,
 )
-from skfdan.model_selection import load_splits, make_protocol, make_row_ids, save_splits
+from skfdan.model_selection import (
+    FDANSearchCV,
+    load_splits,
+    make_protocol,
+    make_row_ids,
+    save_splits,
+)
 
 
 def _unpaired(c: Case):
@@ -76,6 +82,9 @@ CASES = {
     "`cross_validate` with a score that does not exist": lambda c: cross_validate(
         fdan(), c.X, c.y, cv=2, scoring="UAR"
     ),
+    "`FDANSearchCV` with an impossible `stack`": lambda c: FDANSearchCV(
+        fdan(), {"lr": [0.01]}, stack=0
+    ).fit(c.X, c.y),
     # -------------------------------------------------------------- splits
     "`AudioHoldout` on rows that hold a face and a voice": lambda c: _split(
         AudioHoldout(KFold(2)), c.table, c.y

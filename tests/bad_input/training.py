@@ -182,6 +182,10 @@ CASES = {
     "`FDANClassifier` with an unknown `backbone`": lambda c: _fit(
         c, c.table, backbone="resnet1000"
     ),
+    "`FDANClassifier(backbone_trainable=...)`, or `freeze`, with a stage that the backbone "
+    "lacks": lambda c: _fit(
+        c, c.table, backbone="resnet18", weights=None, backbone_trainable="layer9"
+    ),
     "`FDANClassifier` with a `weights` file that is not there": lambda c: _fit(
         c, c.table, backbone="resnet18", weights="none.pt"
     ),

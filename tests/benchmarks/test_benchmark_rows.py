@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from sklearn.base import is_classifier
+from sklearn.model_selection._search import BaseSearchCV
 from sklearn.pipeline import Pipeline
 
 from skfdan.utils.discovery import all_estimators
@@ -15,7 +16,9 @@ ROOT = Path(__file__).parents[2]
 METHODS = {
     name: estimator
     for name, estimator in all_estimators().items()
-    if hasattr(estimator, "fidelity") or is_classifier(estimator())
+    if hasattr(estimator, "fidelity")
+    # A search takes its kind from what it is given.
+    or (not issubclass(estimator, BaseSearchCV) and is_classifier(estimator()))
 }
 
 
