@@ -57,7 +57,8 @@ class EmbeddingMixin:
                     )
                     rows.append(part.rows)
                     files.append(part.files)
-                    if sum(v.nbytes for v in values) > CALL_BYTES:
+                    shapes = {v.shape for v in values}  # several: maps of cells of several sizes
+                    if sum(v.nbytes for v in values) > CALL_BYTES or len(shapes) > 1:
                         return samples
         finally:
             net.train(training)

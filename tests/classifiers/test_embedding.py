@@ -212,6 +212,14 @@ def test_embeddings_beyond_the_bound_are_not_kept(monkeypatch):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+def test_maps_of_several_sizes_are_refused_as_the_cells_are():
+    X_vis, X_aud, y = make_clips(16)
+    cells = [cell[:, : 8 + 4 * (i % 2)] for i, cell in enumerate(X_aud)]
+    parameters = FROZEN | {"input_size": None, "backbone_trainable": "block3"}
+    with pytest.raises(ValueError, match="set input_size"):
+        FDANClassifier(**parameters).fit(make_table(visual=list(X_vis), audio=cells), y)
+
+
 def test_files_are_decoded_once_and_every_frame_counts(tmp_path, monkeypatch):
     from skfdan.datasets import make_emotion_clips
 
