@@ -14,6 +14,7 @@ from sklearn.base import clone
 
 from skfdan.cli._predictor import Answer, Predictor
 from skfdan.preprocessing import FaceFrames, MelSpectrogram
+from skfdan.preprocessing._source import MediaError
 from skfdan.preprocessing._workers import Isolated
 from skfdan.preprocessing.mel import AudioTransformer
 from skfdan.web._look import look, warm_up
@@ -148,8 +149,14 @@ class ClipReader:
             if answer.error is not None:
                 return Clip(name, answer.error)
             hears, sees = self._find(AudioTransformer), self._find(FaceFrames)
-            sound, seconds = self._look(path, hears, answer)
-            faces, found = _faces(path, sees, seconds) if "visual" in answer.used else (None, True)
+            try:
+                sound, seconds = self._look(path, hears, answer)
+                faces, found = None, True
+                if "visual" in answer.used:
+                    faces, found = _faces(path, sees, seconds)
+            except MediaError as error:
+                # It is decoded once more for the pictures, which may take longer than before.
+                return Clip(name, error.problem)
         ranked = sorted(
             zip(self.classes, answer.probabilities.tolist(), strict=True),
             key=lambda pair: -pair[1],

@@ -178,8 +178,22 @@ def test_limits(model, sound):
 
 
 def test_time_limit(model, clips):
-    clip = ClipReader(model, seconds=1e-4).read(clips["audio"][0])
-    assert clip.error.startswith("took longer than 0.0001 s")
+    clip = ClipReader(model, seconds=1e-9).read(clips["audio"][0])
+    assert clip.error.startswith("took longer than 1e-09 s")
+
+
+def test_time_limit_of_the_pictures(model, clips):
+    reader = ClipReader(model)
+    reader.predictor.file(clips["audio"][0])
+    real = reader.predictor.file
+
+    def file(path):
+        answer = real(path)
+        reader.predictor.seconds = 1e-9  # from now on
+        return answer
+
+    reader.predictor.file = file
+    assert reader.read(clips["audio"][0]).error.startswith("took longer than 1e-09 s")
 
 
 def test_one_at_a_time(reader, clips, monkeypatch):
