@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 # would otherwise spend their time waiting for each other.
 TEST_ENV = OMP_NUM_THREADS=1 SCIPY_ARRAY_API=1
 
-.PHONY: demo test test-slow test-oldest notebooks docs lint format clean
+.PHONY: demo test test-slow test-long test-oldest notebooks docs lint format clean
 
 $(VENV)/installed: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed; name it with make PYTHON=..."; exit 1; }
@@ -23,7 +23,11 @@ test: $(VENV)/installed
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2
 
 test-slow: $(VENV)/installed
-	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m slow
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m "slow and not long"
+
+# Slow tests that are like others which test-slow runs.
+test-long: $(VENV)/installed
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m long
 
 # The lowest versions that pyproject.toml allows, in an environment of their own.
 test-oldest:

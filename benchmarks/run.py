@@ -204,7 +204,9 @@ def _workers(args: argparse.Namespace, stack: ExitStack) -> int:
     where = args.dask
     if where == "local":
         where = stack.enter_context(
-            LocalCluster(n_workers=args.n_jobs, threads_per_worker=1, dashboard_address=None)
+            LocalCluster(
+                n_workers=args.n_jobs, threads_per_worker=1, dashboard_address="127.0.0.1:0"
+            )
         )
     try:
         client = stack.enter_context(Client(where))

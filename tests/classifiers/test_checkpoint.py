@@ -203,7 +203,9 @@ def _data(options):
 @pytest.mark.parametrize(
     "case",
     [
-        pytest.param(name, marks=pytest.mark.slow if options.get("slow") else ())
+        pytest.param(
+            name, marks=(pytest.mark.slow, pytest.mark.long) if options.get("slow") else ()
+        )
         for name, (_, options) in CASES.items()
     ],
 )

@@ -67,6 +67,7 @@ model.put = put
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("activity", SPOILT)
 def test_losses_are_noticed(activity):
     code = f"""

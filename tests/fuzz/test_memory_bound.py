@@ -27,7 +27,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [False, True])
+@pytest.mark.parametrize("workers", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_the_script_keeps_its_limit(workers):
     script = Path(__file__).with_name("memory_bound.py")
     done = subprocess.run(

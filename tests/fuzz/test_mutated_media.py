@@ -69,6 +69,6 @@ def test_a_few_mutated_files_do_no_harm():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", ["1", "2"])
+@pytest.mark.parametrize("seed", ["1", pytest.param("2", marks=pytest.mark.long)])
 def test_many_mutated_files_do_no_harm(seed):
     assert "0 violations" in run(600, "--seed", seed)

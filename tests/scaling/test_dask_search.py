@@ -26,6 +26,7 @@ distributed = pytest.importorskip("distributed", reason='needs pip install "skfd
 ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.slow
+LONG = pytest.mark.long
 GRID = {"alpha": [1e-3, 1e-2, 1e-1], "weight_decay": [1e-4, 1e-2]}
 
 
@@ -33,7 +34,7 @@ GRID = {"alpha": [1e-3, 1e-2, 1e-1], "weight_decay": [1e-4, 1e-2]}
 def client():
     with (
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0"
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
@@ -66,7 +67,7 @@ def same_scores(one, other):
     )
 
 
-@pytest.mark.parametrize("kind", [GridSearchCV, FDANSearchCV])
+@pytest.mark.parametrize("kind", [pytest.param(GridSearchCV, marks=LONG), FDANSearchCV])
 def test_the_cluster_finds_what_one_process_finds_and_gets_the_table_once(client, data, kind):
     X, y, splits = data
     here = make_search(kind, splits).fit(X, y)
@@ -98,6 +99,7 @@ def test_a_killed_worker_loses_nothing(client, data, tmp_path):
     assert same_scores(here, there)
 
 
+@LONG
 def test_a_pipeline_from_files_works_on_the_cluster(client, tmp_path):
     clips = make_emotion_clips(
         *(12, 4), emotions=["anger", "happiness"], root=tmp_path, duration=0.5, random_state=0
@@ -130,6 +132,7 @@ def run_benchmark(root, out, *more):
     return {c["name"]: (c["ids"], c["y_pred"]) for c in cells}
 
 
+@LONG
 def test_the_benchmarks_run_on_the_cluster(tmp_path):
     clips = make_emotion_clips(
         *(24, 4),
