@@ -79,9 +79,8 @@ def test_the_cluster_finds_what_one_process_finds_and_gets_the_table_once(client
     assert same_scores(here, there)
     assert np.array_equal(here.predict_proba(X), there.predict_proba(X))
     arrivals = [c["in"] for c in client.run(counted_tables.journeys).values()]
-    if kind is GridSearchCV:  # FDANSearchCV sends the table with each stack
-        assert max(arrivals) == 1, arrivals  # of 18 fits
-        assert counted_tables.journeys()["out"] == 1
+    assert max(arrivals) == 1, arrivals  # of 18 fits
+    assert counted_tables.journeys()["out"] == 1
 
 
 def test_a_killed_worker_loses_nothing(client, data, tmp_path):
