@@ -29,6 +29,11 @@ class Batch:
         self.n = n
         self.origin = origin
 
+    def pin_memory(self) -> Batch:
+        """Move the cells to memory from which a GPU copies by itself, while others work."""
+        self.cells = {m: c.pin_memory() for m, c in self.cells.items()}
+        return self
+
     def describe(self) -> str:
         """Name the rows of each modality, and their files if they were read from any."""
         samples, picks = self.origin
@@ -52,7 +57,8 @@ class Batches:
     Audio is the paper's target, so an epoch means the same with and without
     faces. The visual samples are drawn from shuffles of their own, which go on
     from one epoch to the next and start again when they are used up. Batches
-    are of even size, so that none is left with a single sample.
+    are of even size, so that none is left with a single sample. With ``pinned`` they
+    are made ready for a GPU, see :func:`load_each`.
     """
 
     def __init__(
@@ -62,18 +68,20 @@ class Batches:
         batch_size: int,
         input_size: int | None,
         rng: np.random.RandomState,
+        pinned: bool = False,
     ):
         self.samples = samples
         self.labels = labels
         self.batch_size = batch_size
         self.input_size = input_size
         self.rng = rng
+        self.pinned = pinned
         self.lead = "audio" if "audio" in samples else "visual"
         self.other = next((m for m in samples if m != self.lead), None)
         self._draws = None if self.other is None else Draws(len(samples[self.other]), rng)
 
     def __iter__(self) -> Iterator[tuple[Batch, dict[str, torch.Tensor]]]:
-        return load_each(self.samples, self._plans(), self._load)
+        return load_each(self.samples, self._plans(), self._load, self.pinned)
 
     def _plans(self) -> Iterator[dict[str, np.ndarray]]:
         n = len(self.samples[self.lead])
@@ -135,6 +143,13 @@ class JointBatch(Batch):
         self.index = index
         self.ignored = ignored
 
+    def pin_memory(self) -> JointBatch:
+        """Move all tensors to memory from which a GPU copies by itself, while others work."""
+        self.index = {m: i.pin_memory() for m, i in self.index.items()}
+        if self.ignored is not None:
+            self.ignored = {m: i.pin_memory() for m, i in self.ignored.items()}
+        return super().pin_memory()
+
 
 class JointBatches:
     """Batches of rows, in which the modalities of a row stay together.
@@ -146,7 +161,7 @@ class JointBatches:
     any audio sample an epoch is one pass through the visual ones.
 
     With probability ``modality_dropout`` a row that has several modalities is
-    to be read by one of them alone, whichever.
+    to be read by one of them alone, whichever. ``pinned`` is as in :class:`Batches`.
     """
 
     def __init__(
@@ -157,12 +172,14 @@ class JointBatches:
         input_size: int | None,
         rng: np.random.RandomState,
         modality_dropout: float = 0.0,
+        pinned: bool = False,
     ):
         self.samples = samples
         self.batch_size = batch_size
         self.input_size = input_size
         self.rng = rng
         self.modality_dropout = modality_dropout
+        self.pinned = pinned
         self._spans = {m: _spans(s.rows, n_rows(samples)) for m, s in samples.items()}
         # An epoch goes through the samples of the first modality a row has, audio before others.
         order = sorted(samples, key=lambda m: m != "audio")
@@ -177,7 +194,7 @@ class JointBatches:
         self._draws = Draws(len(self._rows) - self._n_first, rng)
 
     def __iter__(self) -> Iterator[tuple[JointBatch, dict[str, torch.Tensor]]]:
-        return load_each(self.samples, self._plans(), self._load)
+        return load_each(self.samples, self._plans(), self._load, self.pinned)
 
     def _plans(self) -> Iterator[tuple]:
         n = self._n_first
@@ -223,11 +240,21 @@ class JointBatches:
         return {m: torch.from_numpy(alone & (kept != k)) for k, m in enumerate(index)}
 
 
-def load_each(samples: Samples, plans: Iterable, load: Callable) -> Iterator:
-    """Load the batches of an epoch; what comes from files, one batch ahead."""
+def load_each(samples: Samples, plans: Iterable, load: Callable, pinned: bool = False) -> Iterator:
+    """Load the batches of an epoch; what comes from files, one batch ahead.
+
+    So is all with ``pinned``: another thread gathers the next batch in pinned memory while a
+    GPU computes. Torch keeps that memory until the copy to the device is done.
+    """
+    if pinned:
+        return ahead(plans, lambda plan: _pin(*load(plan)))
     if any(s.on_disk for s in samples.values()):
         return ahead(plans, load)
     return map(load, plans)
+
+
+def _pin(batch: Batch, labels: dict[str, torch.Tensor]) -> tuple[Batch, dict[str, torch.Tensor]]:
+    return batch.pin_memory(), {m: y.pin_memory() for m, y in labels.items()}
 
 
 def turns(samples: Samples) -> dict[str, np.ndarray]:
@@ -316,8 +343,19 @@ def number(value: float | torch.Tensor) -> float:
     return value.item() if torch.is_tensor(value) else float(value)
 
 
-def relative_spread(z: torch.Tensor) -> float:
-    """Spread of the features over the samples, relative to their size."""
-    size = z.square().mean().sqrt()
+def read_numbers(records: list[dict]) -> None:
+    """Turn the tensors in what batches have recorded into numbers, in one transfer."""
+    places = [(r, name) for r in records for name, value in r.items() if torch.is_tensor(value)]
+    if places:
+        values = torch.stack([record[name].float() for record, name in places]).tolist()
+        for (record, name), value in zip(places, values, strict=True):
+            record[name] = value
+
+
+def relative_spread(z: torch.Tensor) -> torch.Tensor:
+    """Spread of the features over the samples, relative to their size; a tensor of shape ()."""
+    # Of features that are all nought the spread is nought too, and no comparison is needed, for
+    # which the CPU would have to wait for another device.
+    size = z.square().mean().sqrt().clamp_min(torch.finfo(z.dtype).tiny)
     # Not std(0), which takes ten times as long.
-    return float((z - z.mean(0)).square().mean().sqrt() / size) if size > 0 else 0.0
+    return (z - z.mean(0)).square().mean().sqrt() / size

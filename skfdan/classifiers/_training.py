@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import signal
 import threading
 import warnings
@@ -17,7 +18,14 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.utils import compute_class_weight
 from skorch.callbacks import EpochTimer, PrintLog
 
-from skfdan.classifiers._batches import Batch, Batches, EpochMeans, number, relative_spread
+from skfdan.classifiers._batches import (
+    Batch,
+    Batches,
+    EpochMeans,
+    number,
+    read_numbers,
+    relative_spread,
+)
 from skfdan.classifiers._checkpoint import Checkpoint, Progress
 from skfdan.classifiers._samples import ModalitySamples, Samples
 from skfdan.nn.fdan import FDANOutput
@@ -28,6 +36,9 @@ from skfdan.utils.threads import one_thread
 #: Features whose spread over the samples is this small a part of their size
 #: carry no information about the samples.
 _COLLAPSED = 1e-3
+
+#: Steps on CUDA whose losses stay on the device before they are read and checked together.
+_UNREAD_STEPS = 50
 
 
 class DivergenceError(ValueError):
@@ -89,6 +100,10 @@ class TrainingMixin:
     def _resolve_device(self) -> str:
         return resolve_device(self.device)
 
+    def _on_cuda(self) -> bool:
+        """Tell whether the device computes on its own while the CPU goes on."""
+        return self.device_.startswith("cuda")
+
     def _start(self, labels: dict[str, np.ndarray], classes: np.ndarray) -> None:
         """Build the network, optimiser, callbacks and history."""
         # If the new network can't be built, the old one must not go with the new classes.
@@ -100,6 +115,11 @@ class TrainingMixin:
         self._initialize_callbacks()
         with self._current_init_context("module"):
             self.module_ = self._make_module().to(self.device_)
+            if self._on_cuda():
+                # As the images are: otherwise every convolution turns its weights round.
+                for p in self.module_.parameters():
+                    if p.ndim == 4:
+                        p.data = p.data.contiguous(memory_format=torch.channels_last)
         with self._current_init_context("criterion"):
             self.criterion_ = self._make_criterion()
             if self.criterion_ is not None:
@@ -129,7 +149,8 @@ class TrainingMixin:
             given = {c: given.get(c, 1.0) for c in classes}
         weights = np.zeros(len(self.classes_))
         weights[present] = compute_class_weight(given, classes=classes, y=self.classes_[y])
-        return torch.tensor(weights / weights[y].mean(), dtype=torch.float32)
+        tensor = torch.tensor(weights / weights[y].mean(), dtype=torch.float32)
+        return tensor.pin_memory() if self._on_cuda() else tensor
 
     def _run_epochs(
         self,
@@ -229,7 +250,8 @@ class TrainingMixin:
 
     def _make_batches(self, samples: Samples, labels: dict[str, np.ndarray]):
         """Return what yields (Batch, labels of each modality) for every step of an epoch."""
-        return Batches(samples, labels, self.batch_size, self.input_size, self._random_state)
+        settings = self.batch_size, self.input_size, self._random_state
+        return Batches(samples, labels, *settings, pinned=self._on_cuda())
 
     def _validation_samples(self, samples: Samples, lead: str, held: ModalitySamples) -> Samples:
         """Return what the score of an epoch reads: the rows held out of the leading modality."""
@@ -292,20 +314,78 @@ class TrainingMixin:
             if module is not None and module.training != training:
                 module.train(training)
 
+    def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params):
+        """Go through the batches of an epoch, and record the loss of each.
+
+        On CUDA, numbers stay on the device for some steps, in which ``history_`` holds
+        tensors: to read one, the CPU would wait until the device has done all it was given.
+
+        Parameters
+        ----------
+        iterator : iterable of (Batch, dict)
+            Batches, and the labels of each modality.
+        training : bool
+            Whether the network is trained.
+        prefix : str
+            What the names of the recorded values begin with.
+        step_fn : callable
+            What is done with a batch.
+        **fit_params : dict
+            More arguments of ``step_fn``.
+        """
+        if not self._on_cuda():
+            super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
+            return
+        unread = []
+        for batch in iterator:
+            self.notify("on_batch_begin", batch=batch, training=training)
+            step = step_fn(batch, **fit_params)
+            self.history_.record_batch(f"{prefix}_loss", step["loss"].detach())
+            self.history_.record_batch(f"{prefix}_batch_size", len(batch[0]))
+            self.notify("on_batch_end", batch=batch, training=training, **step)
+            unread.append(batch[0].origin)
+            if len(unread) == _UNREAD_STEPS:
+                self._read_steps(unread)
+                unread = []
+        self._read_steps(unread)
+        self.history_.record(f"{prefix}_batch_count", len(self.history_[-1]["batches"]))
+
+    def _read_steps(self, origins: list) -> None:
+        """Turn what the last steps have recorded into numbers, and check their losses."""
+        records = self.history_[-1]["batches"]
+        first = len(records) - len(origins)
+        read_numbers(records[first:])
+        for i, origin in enumerate(origins, start=first):
+            if not math.isfinite(loss := records[i]["train_loss"]):
+                own = ("train_loss", "train_batch_size", "feature_std")
+                terms = {k: v for k, v in records[i].items() if k not in own}
+                at = len(self.history_), i + 1
+                raise diverged(loss, terms, at, Batch({}, records[i]["train_batch_size"], origin))
+
     def infer(self, x: Batch, **_) -> FDANOutput:
         """Send one batch through the network, on its device."""
-        return self.module_(**{m: c.to(self.device_) for m, c in x.cells.items()})
+        return self.module_(
+            **{m: c.to(self.device_, non_blocking=True) for m, c in x.cells.items()}
+        )
 
     def get_loss(self, y_pred: FDANOutput, y_true, X=None, training=False) -> torch.Tensor:
         """Return the loss of a batch and record its terms in ``history_``."""
-        y_true = {m: y.to(self.device_) for m, y in y_true.items()}
+        y_true = {m: y.to(self.device_, non_blocking=True) for m, y in y_true.items()}
         loss, terms = self._loss_terms(y_pred, y_true)
         if training:
+            features = [z[-1].detach() for z in y_pred.layers.values() if len(z[-1]) > 1]
+            if self._on_cuda():  # run_single_epoch reads and checks them
+                if features:
+                    terms["feature_std"] = torch.stack([*map(relative_spread, features)]).amin()
+                for name, value in terms.items():
+                    value = value.detach() if torch.is_tensor(value) else float(value)
+                    self.history_.record_batch(name, value)
+                return loss
             for name, value in terms.items():
                 self.history_.record_batch(name, number(value))
-            features = [z[-1].detach() for z in y_pred.layers.values() if len(z[-1]) > 1]
             if features:
-                self.history_.record_batch("feature_std", min(map(relative_spread, features)))
+                spread = min(number(relative_spread(z)) for z in features)
+                self.history_.record_batch("feature_std", spread)
             if not torch.isfinite(loss):
                 at = len(self.history_), len(self.history_[-1]["batches"])
                 raise diverged(number(loss), {k: number(v) for k, v in terms.items()}, at, X)
@@ -313,11 +393,11 @@ class TrainingMixin:
 
     def _cross_entropy(self, modality: str, logits: torch.Tensor, y: torch.Tensor):
         """Return the mean cross-entropy of the labelled samples; -1 is no label."""
-        labelled = y >= 0
-        if not labelled.all():
-            logits, y = logits[labelled], y[labelled]
-            if len(y) == 0:
-                return 0.0 * logits.sum()
-        losses = torch.nn.functional.cross_entropy(logits, y, reduction="none")
         weights = self._class_weights.get(modality)
-        return losses.mean() if weights is None else (losses * weights.to(y.device)[y]).mean()
+        if weights is not None:
+            weights = weights.to(y.device, non_blocking=True)
+        # Without asking whether any label lacks: the CPU would wait for another device's answer.
+        total = torch.nn.functional.cross_entropy(
+            logits, y, weights, ignore_index=-1, reduction="sum"
+        )
+        return total / (y >= 0).sum().clamp_min(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 
 import numpy as np
 import torch
@@ -16,8 +17,8 @@ __all__ = ["SharedBatches"]
 class SharedBatches(Callback):
     """Divides the batches of a fit between the processes that were started together.
 
-    For a script that ``torchrun`` starts in several processes, in each of which the same
-    ``fit`` is called on the same data. Every process draws the same
+    For a script that ``torchrun`` or ``accelerate launch`` starts in several processes, in
+    each of which the same ``fit`` is called on the same data. Every process draws the same
     batches, keeps its share of the samples, and the gradients are averaged before each
     step. So all processes have the same weights throughout, and what is fitted works
     afterwards in each of them alone. In a process that was started alone it does nothing.
@@ -62,14 +63,17 @@ class SharedBatches(Callback):
 
     def on_train_begin(self, net, **kwargs):
         """Find the other processes, and begin with the weights of the first."""
-        self.rank_, self.world_ = (int(os.environ.get(n, d)) for n, d in _PLACE)
+        self.rank_, self.world_ = _place()
         if self.world_ == 1:
+            _warn_if_meant_to_be_more()
             return
         _check(net)
         if not torch.distributed.is_initialized():
             # Left open: later fits use it too, and the end of the process closes it.
             cuda = net.device_.startswith("cuda")
-            torch.distributed.init_process_group("nccl" if cuda else "gloo")
+            torch.distributed.init_process_group(
+                "nccl" if cuda else "gloo", rank=self.rank_, world_size=self.world_
+            )
         for tensor in _state(net):
             torch.distributed.broadcast(tensor, 0)
 
@@ -100,8 +104,31 @@ class SharedBatches(Callback):
             _average([b for b in net.module_.buffers() if b.is_floating_point()], self.world_)
 
 
-#: Set by torchrun, and by what starts processes as it does.
-_PLACE = (("RANK", 0), ("WORLD_SIZE", 1))
+#: Where a process finds its number and how many there are: torchrun and what starts processes
+#: as it does set the first, Open MPI and MPICH the others.
+_RANK = ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
+_WORLD = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
+
+
+def _place() -> tuple[int, int]:
+    """Return the number of this process, from 0, and how many there are."""
+    found = (
+        [os.environ[name] for name in names if name in os.environ] for names in (_RANK, _WORLD)
+    )
+    rank, world = (int(values[0]) if values else None for values in found)
+    return rank or 0, world or 1
+
+
+def _warn_if_meant_to_be_more() -> None:
+    # Accelerate sets both where more than one process was asked for, and starts one all the same.
+    if "ACCELERATE_USE_CPU" in os.environ and "MASTER_PORT" in os.environ:
+        warnings.warn(
+            "SharedBatches: this process is alone and trains on whole batches. `accelerate launch "
+            "--cpu` starts several processes only by MPI (--mpirun_hostfile); `torchrun "
+            "--nproc-per-node 2` and `accelerate launch --multi_gpu` need none, on a CPU too.",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def _check(net) -> None:
@@ -129,12 +156,17 @@ def _keep(batch: Batch, labels: dict[str, torch.Tensor], rank: int, world: int) 
             f"SharedBatches: a batch has {few} samples of a modality, too few for {world} "
             "processes. Raise batch_size, or start fewer."
         )
-    for m in picks:
-        batch.cells[m] = batch.cells[m][rank::world]
-        labels[m] = labels[m][rank::world]
-    picks = {m: picked[rank::world] for m, picked in picks.items()}
-    batch.origin = samples, picks
-    batch.n = len(range(rank, batch.n, world))
+    shares = {m: _share(len(picked), rank, world) for m, picked in picks.items()}
+    for m, share in shares.items():
+        batch.cells[m] = batch.cells[m][share]
+        labels[m] = labels[m][share]
+    batch.origin = samples, {m: picked[shares[m]] for m, picked in picks.items()}
+    batch.n = len(range(batch.n)[_share(batch.n, rank, world)])
+
+
+def _share(n: int, rank: int, world: int) -> slice:
+    """Return which of n samples are one process's: neighbours, a copy of which is one piece."""
+    return slice(n * rank // world, n * (rank + 1) // world)
 
 
 def _state(net) -> list[torch.Tensor]:

@@ -332,6 +332,7 @@ class MISAClassifier(ModalityClassifier):
             self.input_size,
             self._random_state,
             self.modality_dropout,
+            pinned=self._on_cuda(),
         )
         if FUSED not in self._class_weights:
             # The base weighs samples of each modality; here a row has one label and one loss.
@@ -344,7 +345,7 @@ class MISAClassifier(ModalityClassifier):
 
     def _arguments(self, cells: dict, index: dict, ignored: dict | None = None) -> dict:
         def move(tensors):
-            return {m: t.to(self.device_) for m, t in tensors.items()}
+            return {m: t.to(self.device_, non_blocking=True) for m, t in tensors.items()}
 
         return {
             **move(cells),

@@ -301,7 +301,9 @@ class AdaptationLoss(nn.Module):
         Tensor of shape ()
             The sum over the layers.
         """
-        if self.name == "dsan":
+        # Of integers LMMD reads the largest, for which the CPU would wait for a CUDA device; with
+        # every label known these are the same classes.
+        if self.name == "dsan" or (self.name == "lmmd" and y["audio"].is_cuda):
             y = {m: memberships(logits[m], y[m]) for m in y}
         return sum(self._layer(i, z, logits, y, progress) for i, z in enumerate(layers))
 

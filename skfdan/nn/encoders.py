@@ -39,20 +39,35 @@ class Embedded:
     def __len__(self) -> int:
         return len(self.values)
 
-    def to(self, device: str | torch.device) -> Embedded:
+    def __getitem__(self, samples: slice) -> Embedded:
+        return Embedded(self.values[samples])
+
+    def to(self, device: str | torch.device, non_blocking: bool = False) -> Embedded:
         """Return the same on another device.
 
         Parameters
         ----------
         device : str or torch.device
             The device.
+        non_blocking : bool, default=False
+            As in :meth:`torch.Tensor.to`.
 
         Returns
         -------
         Embedded
             The batch there.
         """
-        return Embedded(self.values.to(device))
+        return Embedded(self.values.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Embedded:
+        """Return the same in memory from which a GPU copies by itself.
+
+        Returns
+        -------
+        Embedded
+            The batch there.
+        """
+        return Embedded(self.values.pin_memory())
 
 
 def freeze(backbone: nn.Module, trainable: bool | str) -> list[nn.Module]:

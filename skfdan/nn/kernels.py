@@ -12,7 +12,7 @@ __all__ = ["kernel_discrepancy"]
 _KERNELS = 5
 #: Rows up to which the Gram matrix is made at once, and rows of a tile above it: 128 rows of
 #: a few thousand columns stay in a core's cache.
-_WHOLE, _TILE = 256, 128
+_WHOLE, _TILE = 128, 128
 
 
 def kernel_discrepancy(
@@ -72,25 +72,20 @@ def kernel_discrepancy(
     >>> bool(torch.isclose(value, expected))
     True
     """
-    features = torch.cat([z_source, z_target], dim=-2)
-    mean = features.mean(-2, keepdim=True).detach()
-    z = features - mean  # of the gradient, the mean's part is nought
-    if bandwidth is None:
-        bandwidth = _mean_squared_distance(z.detach(), mean)
-    return _Discrepancy.apply(z, weights, bandwidth, z.requires_grad)[0]
+    return _Discrepancy.apply(z_source, z_target, weights, bandwidth)
 
 
-def _mean_squared_distance(z: Tensor, mean: Tensor) -> Tensor:
-    """Return the mean over pairs of different rows of features, which were centred.
+def _mean_squared_distance(square: Tensor, mean: Tensor) -> Tensor:
+    """Return the mean over pairs of different rows, of the squared norms of centred features.
 
-    As they are, the n² squared distances sum to 2 n times the squared norms. Below the
-    rounding of what was centred there is no distance but noise, and a bandwidth as small
+    As they are centred, the n² squared distances sum to 2 n times the squared norms. Below
+    the rounding of what was centred there is no distance but noise, and a bandwidth as small
     would make huge gradients of it.
     """
-    kind = torch.finfo(z.dtype)
-    distance = 2.0 * z.square().sum((-2, -1)) / max(z.shape[-2] - 1, 1)
-    noise = (4.0 * kind.eps) ** 2 * mean.square().sum((-2, -1))
-    return torch.maximum(distance, noise + kind.tiny**0.5)
+    kind = torch.finfo(square.dtype)
+    distance = square.sum(-1) * (2.0 / max(square.shape[-1] - 1, 1))
+    noise = mean.square().sum((-2, -1)).mul_((4.0 * kind.eps) ** 2).add_(kind.tiny**0.5)
+    return torch.maximum(distance, noise)
 
 
 class _Discrepancy(torch.autograd.Function):
@@ -102,16 +97,25 @@ class _Discrepancy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        z: Tensor, weights: Tensor, bandwidth: float | Tensor, with_gradient: bool
-    ) -> tuple[Tensor, Tensor]:
+        ctx: Any,
+        z_source: Tensor,
+        z_target: Tensor,
+        weights: Tensor,
+        bandwidth: float | Tensor | None,
+    ) -> Tensor:
+        with_gradient = any(ctx.needs_input_grad[:2])
+        z = torch.cat([z_source, z_target], dim=-2)
         shape, z = z.shape, z.reshape(-1, *z.shape[-2:])
-        n = z.shape[1]
+        n, mean = z.shape[1], z.mean(1, keepdim=True)
+        z -= mean  # the gradient's part through the mean is nought
         tile = n if n <= _WHOLE else _TILE
+        square = z.square().sum(2)
+        if bandwidth is None:
+            bandwidth = _mean_squared_distance(square, mean)
         # The widest kernel is exp(-d / 4b); squaring halves the bandwidth.
         rate = 0.25 / bandwidth
         if torch.is_tensor(rate):
             rate = rate.reshape(-1, 1, 1)
-        square = z.square().sum(2)
         value = z.new_zeros(len(z))
         pull, degree = torch.zeros_like(z), torch.zeros_like(square)
         for start in range(0, n, tile):
@@ -122,13 +126,14 @@ class _Discrepancy(torch.autograd.Function):
             distance = distance.add_(square[:, start:stop, None]).clamp_min_(0.0)
             distance.diagonal(dim1=1, dim2=2).zero_()
             power = distance.mul_(-rate).exp_()
-            kernel = power.clone()
-            slope = power.clone() if with_gradient else power
-            for q in range(1, _KERNELS):
-                power = power.square()
-                kernel += power
+            halved = power.square()
+            kernel = power + halved
+            slope = torch.add(power, halved, alpha=2.0) if with_gradient else power
+            for q in range(2, _KERNELS):
+                halved = halved.square()
+                kernel += halved
                 if with_gradient:
-                    slope.add_(power, alpha=2.0**q)
+                    slope.add_(halved, alpha=2.0**q)
             share = weights[start:stop] @ weights[start:].T
             kernel *= share
             value += kernel.sum((1, 2))
@@ -142,19 +147,16 @@ class _Discrepancy(torch.autograd.Function):
                     mirrored = slope[:, :, below].mT
                     pull[:, stop:].baddbmm_(mirrored, rows)
                     degree[:, stop:] += mirrored.sum(2)
-        gradient = (degree[:, :, None] * z - pull) * (-4.0 * rate)
-        # Never negative but for rounding; there it is flat.
-        gradient *= (value > 0)[:, None, None]
-        return value.clamp_min(0.0).reshape(shape[:-2]), gradient.reshape(shape)
+        if with_gradient:
+            # Never negative but for rounding; there it is flat.
+            scale = 4.0 * rate * (value > 0)[:, None, None].to(z.dtype)
+            gradient = torch.addcmul(pull, degree[:, :, None], z, value=-1.0).mul_(scale)
+            ctx.save_for_backward(gradient.reshape(shape))
+            ctx.sizes = z_source.shape[-2], z_target.shape[-2]
+        return value.clamp_min_(0.0).reshape(shape[:-2])
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
-        gradient = output[1]
-        ctx.mark_non_differentiable(gradient)
-        ctx.save_for_backward(gradient)
-
-    @staticmethod
-    def backward(ctx: Any, of_value: Tensor, of_gradient: Tensor) -> tuple:
+    def backward(ctx: Any, of_value: Tensor) -> tuple:
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             # Without this a gradient penalty would silently take the gradient for a constant.
             raise RuntimeError(
@@ -162,4 +164,5 @@ class _Discrepancy(torch.autograd.Function):
                 "backward or grad without create_graph=True."
             )
         (gradient,) = ctx.saved_tensors
-        return of_value[..., None, None] * gradient, None, None, None
+        of_source, of_target = (gradient * of_value[..., None, None]).split(ctx.sizes, -2)
+        return of_source, of_target, None, None

@@ -99,9 +99,9 @@ def lmmd(
             f"lmmd: {y_visual.shape[1]} visual classes but {y_audio.shape[1]} audio classes."
         )
 
-    weights, n_shared = _signed_class_weights(y_visual, y_audio, z_visual.dtype)
-    if weights is None:
+    if len(y_visual) == 0 or len(y_audio) == 0:
         return 0.0 * (z_visual.sum() + z_audio.sum())
+    weights, n_shared = _signed_class_weights(y_visual, y_audio, z_visual.dtype)
     total = kernel_discrepancy(z_visual, z_audio, weights, bandwidth)
     return total / (n_shared if n_classes is None else n_classes)
 
@@ -117,24 +117,24 @@ def check_matrices(name: str, z_source: Tensor, z_target: Tensor) -> None:
 
 def _signed_class_weights(
     y_visual: Tensor, y_audio: Tensor, dtype: torch.dtype
-) -> tuple[Tensor | None, int]:
-    """Return [w_v; -w_a] of Eq. 7, and the number of classes both sides hold."""
-    if len(y_visual) == 0 or len(y_audio) == 0:
-        return None, 0
+) -> tuple[Tensor, Tensor]:
+    """Return [w_v; -w_a] of Eq. 7, and the number of classes both sides hold (at least 1).
+
+    The columns of classes that one side lacks are nought.
+    """
     soft = [y.shape[1] for y in (y_visual, y_audio) if y.is_floating_point()]
     n = soft[0] if soft else 1 + int(torch.cat([y_visual, y_audio]).max())
+    classes = torch.arange(n, device=y_visual.device)
     y_visual, y_audio = (
-        (y.detach() if y.is_floating_point() else F.one_hot(y.long(), n)).to(dtype)
+        (y.detach() if y.is_floating_point() else y[:, None] == classes).to(dtype)
         for y in (y_visual, y_audio)
     )
     sum_visual, sum_audio = y_visual.sum(0), y_audio.sum(0)
-    shared = (sum_visual > 0) & (sum_audio > 0)
-    n_shared = int(shared.sum())
-    if n_shared == 0:
-        return None, 0
-    w_visual = y_visual[:, shared] / sum_visual[shared]
-    w_audio = y_audio[:, shared] / sum_audio[shared]
-    return torch.cat([w_visual, -w_audio]), n_shared
+    shared = (sum_visual * sum_audio > 0).to(dtype)
+    tiny = torch.finfo(dtype).tiny
+    w_visual = y_visual * (shared / sum_visual.clamp_min(tiny))
+    w_audio = y_audio * (shared / sum_audio.clamp_min(tiny))
+    return torch.cat([w_visual, -w_audio]), shared.sum().clamp_min(1.0)
 
 
 class LMMDLoss(nn.Module):

@@ -274,7 +274,7 @@ def stacked_discrepancy(
     """
     n_visual, n_audio = len(y["visual"]), len(y["audio"])
     like = layers[0]["audio"]
-    divisor: float | None = 1
+    divisor: float | Tensor = 1.0
     if adapt.name == "lmmd":
         weights, n_shared = _signed_class_weights(y["visual"], y["audio"], like.dtype)
         divisor = adapt.lmmd.n_classes or n_shared
@@ -285,9 +285,6 @@ def stacked_discrepancy(
     total = like.new_zeros(len(like))
     for z in layers:
         source, target = z["visual"], z["audio"]
-        if weights is None:  # the batches share no class
-            total = total + 0.0 * (source.sum((1, 2)) + target.sum((1, 2)))
-            continue
         if adapt.normalize:
             source, target = F.normalize(source, dim=2), F.normalize(target, dim=2)
         total = total + kernel_discrepancy(source, target, weights) / divisor

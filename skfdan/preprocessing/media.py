@@ -101,6 +101,10 @@ def _decode_sndfile(path: str, limits: DecodeLimits) -> tuple[np.ndarray, int] |
         # No more is ever read than the header says, so one check will do.
         limits._check_sound(path, file.frames, file.samplerate, file.channels)
         try:
+            if file.subtype == "PCM_16":
+                # The same numbers, for a third of the time that libsndfile takes for floats.
+                whole = file.read(dtype="int16", always_2d=True)
+                return np.multiply(whole, np.float32(2.0**-15), dtype=np.float32), file.samplerate
             return file.read(dtype="float32", always_2d=True), file.samplerate
         except soundfile.LibsndfileError as error:
             raise MediaError(path, f"cannot be decoded: {error.error_string}") from error

@@ -262,6 +262,23 @@ def test_lmmd_uses_labels_and_dsan_probabilities_where_labels_lack(divide_by_all
     assert got.item() != pytest.approx(by_labels.item(), rel=1e-3)
 
 
+@pytest.mark.parametrize("y_audio", [(0, 1, 2, 0), (2, 0, 0, 2), (1, 1, 1, 1)])
+@pytest.mark.parametrize("divide_by_all", [True, False])
+def test_memberships_of_known_labels_are_the_labels_to_lmmd(divide_by_all, y_audio):
+    # On CUDA lmmd is given them, so that it needs to read no label.
+    logits, y = make_inputs(y_audio)
+    soft = {m: memberships(logits[m], y[m]) for m in y}
+    values = []
+    for labels in (y, soft):
+        layers = [
+            {m: z.requires_grad_() for m, z in layer.items()} for layer in layers_of_batches()
+        ]
+        loss = make_loss("lmmd", divide_by_all=divide_by_all)(layers, logits, labels, 0.0)
+        values.append([loss, *torch.autograd.grad(loss, layers[0].values())])
+    for of_labels, of_memberships in zip(*values, strict=True):
+        torch.testing.assert_close(of_memberships, of_labels, rtol=1e-12, atol=1e-14)
+
+
 def test_no_gradient_flows_through_pseudo_labels():
     logits, y = make_inputs(y_audio=(-1, -1, -1, -1))
     logits = {m: v.requires_grad_() for m, v in logits.items()}

@@ -1,6 +1,5 @@
-"""Fit on shared batches and write what came out; started by torchrun, or alone."""
+"""Fit on shared batches and write what came out; started by a launcher, or alone."""
 
-import os
 import sys
 
 import numpy as np
@@ -26,13 +25,21 @@ def main(out):
             make_table(visual=list(images)),
             y[:16],
         ),
+        "frozen": (
+            FDANClassifier(
+                backbone="cnn", weights=None, backbone_trainable=False, input_size=16, **common
+            ),
+            make_table(visual=list(images)),
+            y[:16],
+        ),
     }
-    rank = os.environ.get("RANK", "alone")
     for name, (clf, cells, labels) in fits.items():
-        clf.set_params(callbacks=[SharedBatches()])
-        if name == "norm":
+        shared = SharedBatches()
+        clf.set_params(callbacks=[shared])
+        if name in ("norm", "frozen"):
             clf.set_params(predict_modality="visual")
         clf.fit(cells, labels)
+        rank = shared.rank_ if shared.world_ > 1 else "alone"
         state = {k: t.numpy() for k, t in clf.module_.state_dict().items()}
         np.savez(f"{out}/{name}-{rank}.npz", **state, predicted=clf.predict_proba(cells))
 
