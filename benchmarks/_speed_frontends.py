@@ -76,7 +76,9 @@ def mel_ratios(options) -> list[Ratio]:
         )
         theirs = f"{LIBROSA}\nmel({files[0]!r})"
         cold = Path(folder) / "numba"
-        times = _processes({"ours": ours, "librosa": theirs}, 2, numba_cache=cold)
+        times = _processes(
+            {"ours": ours, "librosa": theirs}, 1 if options.quick else 3, numba_cache=cold
+        )
         name = "first Mel spectrogram in a process: librosa, nothing compiled yet / ours"
         ratios.append(ratio(name, times["librosa"], times["ours"], 5))
     return ratios
@@ -111,7 +113,7 @@ def import_ratios(options) -> list[Ratio]:
         "theirs": theirs,
     }
     _processes(codes, 1)  # so that all is compiled and in the disk cache
-    times = _processes(codes, 3 if options.quick else 7)
+    times = _processes(codes, 2 if options.quick else 7)
     return [
         ratio(f"`{codes[side]}` / `{theirs}`", times[side], times["theirs"], 1.1, at_least=False)
         for side in ("package", "classifier")
