@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import scipy.fft
-from filelock import FileLock
 from sklearn.utils import check_random_state
 
 from ._base import Recipe, check_numbers
@@ -370,6 +369,7 @@ def _vocoder():
     leave files that crash every process that reads them, so one goes first.
     """
     import librosa
+    from filelock import FileLock
 
     # A name of its own for every user: others could not open the file.
     user = os.getuid() if hasattr(os, "getuid") else ""

@@ -295,7 +295,8 @@ def test_unexpected_error_of_a_detector_names_the_row():
 
 def test_import_is_light_and_librosa_is_not_needed(write_wav, sweep):
     path = write_wav("a.wav", sweep(0.2, 22050), 22050)
-    heavy = ["av", "cv2", "PIL", "skimage", "soundfile", "soxr", "torchaudio", "torchvision"]
+    heavy = ["av", "cv2", "filelock", "PIL", "scipy.signal", "skimage", "soundfile", "soxr"]
+    heavy += ["torchaudio", "torchvision"]
     code = (
         "import sys\n"
         "sys.modules['librosa'] = sys.modules['numba'] = None\n"

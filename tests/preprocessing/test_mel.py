@@ -1,11 +1,12 @@
 import librosa
 import numpy as np
 import pytest
+import scipy.signal
 import soundfile
 
 from skfdan.preprocessing import MediaError, MelSpectrogram
 from skfdan.preprocessing.media import read_audio
-from skfdan.preprocessing.mel import mel_filterbank, power_to_db
+from skfdan.preprocessing.mel import _window, mel_filterbank, power_to_db
 
 
 def reference(samples, *, top_db=80.0, sample_rate=16000, **parameters):
@@ -105,6 +106,41 @@ def test_power_to_db_has_a_floor_and_a_range():
     power = np.array([1.0, 1e-4, 1e-30])
     assert power_to_db(power, top_db=None).tolist() == [0, -40, -100]
     assert power_to_db(power, top_db=30).tolist() == [0, -30, -30]
+
+
+def test_power_to_db_in_single_precision():
+    power = np.logspace(-12, 6, 1000)
+    single = power_to_db(power.astype(np.float32))
+    assert single.dtype == np.float32
+    np.testing.assert_allclose(single, power_to_db(power), atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 700, 1024])
+def test_window_is_that_of_scipy(length):
+    expected = librosa.util.pad_center(scipy.signal.get_window("hann", length), size=1024)
+    np.testing.assert_allclose(_window(length, 1024), expected, atol=1e-15)
+    np.testing.assert_allclose(_window(length, 1024, np.float32), expected, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", ["speech-like", "tone"])
+def test_only_frames_with_doubtful_bands_are_done_again(kind, monkeypatch):
+    rng, again = np.random.default_rng(0), []
+    samples = {
+        # 6 dB less an octave from 80 Hz on.
+        "speech-like": scipy.signal.lfilter([0.01], [1, -0.97], rng.normal(size=24000)),
+        "tone": np.sin(2 * np.pi * 440 * np.arange(24000) / 16000),
+    }[kind].astype(np.float32)
+    mel = MelSpectrogram(duration=None)
+    power = MelSpectrogram._mel_power
+
+    def counted(self, frames, dtype):
+        if dtype == np.float64:
+            again.append(len(frames))
+        return power(self, frames, dtype)
+
+    monkeypatch.setattr(MelSpectrogram, "_mel_power", counted)
+    n_frames = one(mel, samples).shape[1]
+    assert sum(again) > 0.9 * n_frames if kind == "tone" else not again
 
 
 def test_duration_crops_and_pads_in_the_middle(sweep):
