@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
+from _speed_losses import N_CLASSES
 from skorch import NeuralNetClassifier
 from skorch.callbacks import LRScheduler
 from torch.nn.functional import cross_entropy
@@ -17,9 +18,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from skfdan.nn import FDANNet, InputSpec
-
-N_CLASSES = 7
-MODALITIES = ("visual", "audio")
+from skfdan.table import MODALITIES
 
 
 class PlainModule(torch.nn.Module):

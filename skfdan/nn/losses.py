@@ -59,7 +59,8 @@ def lmmd(
     ------
     ValueError
         If the feature dimensions, the numbers of rows and labels, or the numbers
-        of classes of soft labels disagree, or labels have the wrong shape.
+        of classes of soft labels disagree, or labels have the wrong shape or are no
+        class indices.
 
     Notes
     -----
@@ -123,14 +124,23 @@ def _signed_class_weights(
     The columns of classes that one side lacks are nought.
     """
     soft = [y.shape[1] for y in (y_visual, y_audio) if y.is_floating_point()]
-    n = soft[0] if soft else 1 + int(torch.cat([y_visual, y_audio]).max())
+    whole = [y for y in (y_visual, y_audio) if not y.is_floating_point()]
+    n = soft[0] if soft else None
+    if whole:
+        lowest, highest = (int(label) for label in torch.aminmax(torch.cat(whole)))
+        n = highest + 1 if n is None else n
+        if lowest < 0 or highest >= n:
+            raise ValueError(
+                f"lmmd: class indices go from {lowest} to {highest}; they must lie between 0 and "
+                f"the number of classes{'' if not soft else f', {n}'}."
+            )
     classes = torch.arange(n, device=y_visual.device)
     y_visual, y_audio = (
         (y.detach() if y.is_floating_point() else y[:, None] == classes).to(dtype)
         for y in (y_visual, y_audio)
     )
     sum_visual, sum_audio = y_visual.sum(0), y_audio.sum(0)
-    shared = (sum_visual * sum_audio > 0).to(dtype)
+    shared = ((sum_visual > 0) & (sum_audio > 0)).to(dtype)
     tiny = torch.finfo(dtype).tiny
     w_visual = y_visual * (shared / sum_visual.clamp_min(tiny))
     w_audio = y_audio * (shared / sum_audio.clamp_min(tiny))

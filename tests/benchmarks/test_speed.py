@@ -15,9 +15,9 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 @pytest.fixture(autouse=True)
 def _benchmarks_on_the_path(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    before = dict.fromkeys(sys.modules)
+    before = set(sys.modules)
     yield
-    for name in [n for n in sys.modules if n not in before]:
+    for name in set(sys.modules) - before:
         if name.startswith(("_speed", "_plain", "_timing")):
             del sys.modules[name]
 

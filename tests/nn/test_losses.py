@@ -378,3 +378,17 @@ def test_ramp_values():
     assert dsan_ramp(1.0) == pytest.approx(0.9999, abs=1e-5)
     assert dsan_ramp(0.5) == pytest.approx(0.98661, abs=1e-5)
     assert dsan_ramp(1.0, gamma=1.0) == pytest.approx(0.46212, abs=1e-5)
+
+
+@pytest.mark.parametrize("bad", [-1, 3])
+@pytest.mark.parametrize("side", [0, 1])
+def test_labels_that_are_no_class_are_refused(bad, side):
+    # Soft labels say how many classes there are; whole ones alone only that none is negative.
+    z, whole = torch.rand(4, 2), torch.tensor([0, 1, bad, 2])
+    y = [torch.full((4, 3), 1 / 3), torch.full((4, 3), 1 / 3)]
+    y[side] = whole
+    with pytest.raises(ValueError, match=r"class indices go from -?\d to [23]"):
+        lmmd(z, z, *y)
+    if bad < 0:
+        with pytest.raises(ValueError, match="class indices go from -1 to 2"):
+            lmmd(z, z, whole, whole)
