@@ -20,6 +20,8 @@ HEAVY = (
     "matplotlib",
     "numba",
     "huggingface_hub",
+    "tokenizers",
+    "transformers",
     "gradio",
 )
 PACKAGES = [

@@ -16,6 +16,7 @@ from ..utils.progress import progress_bar
 from ._column import OneColumn
 from ._failures import Failure, make_report, say_failures, with_row
 from ._limits import DecodeLimits, as_limits
+from ._networks import NetworkError
 from ._source import check_source
 from ._workers import Isolated, WorkerError
 from .cache import FileCache, cache_key
@@ -296,7 +297,7 @@ class _Job:
             return self._do(cell, draw, wait)
         except _CellError as wrapper:
             error = wrapper.__cause__
-        if self.raises or isinstance(error, (ImportError, WorkerError)):
+        if self.raises or isinstance(error, (ImportError, NetworkError, WorkerError)):
             raise with_row(error, row, cell)
         return True, Failure.of(error, row, cell)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.utils import check_random_state
@@ -27,6 +28,7 @@ _POOLS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "mean": lambda frames: frames.mean(axis=0, dtype=np.float64).astype(np.float32),
     "max": lambda frames: frames.max(axis=0),
 }
+_PRECISIONS = ("float32", "bfloat16")
 #: Cells from one step of the progress bar to the next.
 _CHUNK = 256
 #: The name of what FrozenEncoder encodes.
@@ -129,6 +131,7 @@ class BackboneEmbedding(OneColumn):
     """
 
     _accepts = "uint8 faces or Mel spectrograms"
+    _choices: ClassVar[dict] = {"frames": tuple(_POOLS), "precision": _PRECISIONS}
 
     def __init__(
         self,
@@ -202,9 +205,7 @@ class BackboneEmbedding(OneColumn):
         with torch.random.fork_rng(devices=[]):
             # Not torch.manual_seed, which would seed the user's GPUs too.
             torch.default_generator.manual_seed(seed)
-            self.encoder_ = FrozenEncoder(
-                spec, self.backbone, self.weights, self.input_size, self.precision
-            )
+            self.encoder_ = FrozenEncoder(spec, *self._network(), self.input_size, self.precision)
         return self
 
     def transform(self, X):
@@ -239,14 +240,14 @@ class BackboneEmbedding(OneColumn):
         samples = self._samples(cells)
         if samples and self.encoder_ is None:
             raise ValueError(
-                f"BackboneEmbedding: row {samples[0][0]} holds a cell, but fit was given missing "
-                "cells alone; fit it on some like this one."
+                f"{type(self).__name__}: row {samples[0][0]} holds a cell, but fit was given "
+                "missing cells alone; fit it on some like this one."
             )
         if samples:
             _check_kind(samples, self.encoder_.inputs[_CELLS].spec.uint8, "fit was given")
         vectors = iter(self._embed([image for _, images in samples for image in images]))
         for row, images in samples:
-            out[row, 0] = _POOLS[self.frames](np.stack([next(vectors) for _ in images]))
+            out[row, 0] = self._pool(np.stack([next(vectors) for _ in images]))
         return out
 
     def __getstate__(self) -> dict:
@@ -257,6 +258,16 @@ class BackboneEmbedding(OneColumn):
             state["encoder_"] = copy.deepcopy(encoder).to("cpu")
         return state
 
+    def _network(self) -> tuple[str | Callable, str | os.PathLike | None]:
+        """Return what make_backbone takes."""
+        return self.backbone, self.weights
+
+    def _pool(self, vectors: np.ndarray) -> np.ndarray:
+        return _POOLS[self.frames](vectors)
+
+    def _threads(self) -> AbstractContextManager:
+        return one_thread() if self.backbone == "cnn" else all_threads()
+
     def _check_parameters(self) -> None:
         name = type(self).__name__
         check_numbers(self, "batch_size", whole=True)
@@ -265,7 +276,7 @@ class BackboneEmbedding(OneColumn):
             value = getattr(self, parameter)
             if value is not None and value < 1:
                 raise ValueError(f"{name}: {parameter}={value!r} must be at least 1.")
-        for parameter, choices in (("frames", _POOLS), ("precision", ("float32", "bfloat16"))):
+        for parameter, choices in self._choices.items():
             value = getattr(self, parameter)
             if not isinstance(value, str) or value not in choices:
                 raise ValueError(
@@ -275,7 +286,10 @@ class BackboneEmbedding(OneColumn):
     def _samples(self, cells: np.ndarray) -> list[tuple[int, list[np.ndarray]]]:
         """Return the row and the images, (C, H, W) each, of every cell that there is."""
         filled = [i for i, cell in enumerate(cells) if cell is not None and cell is not SKIP]
-        return [(row, _images(cells[row], f"row {row}")) for row in filled]
+        return [(row, self._images(cells[row], row)) for row in filled]
+
+    def _images(self, cell: Any, row: int) -> list[np.ndarray]:
+        return _images(cell, f"{type(self).__name__}: row {row} ({describe_cell(cell)})")
 
     def _embed(self, images: list[np.ndarray]) -> list[np.ndarray]:
         from skfdan.utils.device import resolve_device
@@ -308,8 +322,7 @@ class BackboneEmbedding(OneColumn):
         import torch
 
         x = torch.from_numpy(np.stack([images[i] for i in chosen]))
-        threads = one_thread() if self.backbone == "cnn" else all_threads()
-        features = run_backbone(self.encoder_, _CELLS, x, device, threads)
+        features = run_backbone(self.encoder_, _CELLS, x, device, self._threads())
         if features.ndim != 2:
             raise ValueError(
                 f"{type(self).__name__}: the backbone gives an array of shape "
@@ -320,7 +333,6 @@ class BackboneEmbedding(OneColumn):
 
 def _images(cell: Any, where: str) -> list[np.ndarray]:
     """Return the images of one cell, uint8 or float32 of shape (C, H, W)."""
-    where = f"BackboneEmbedding: {where} ({describe_cell(cell)})"
     if isinstance(cell, (str, os.PathLike)):
         raise ValueError(
             f"{where} is a path. Put FaceFrames() or MelSpectrogram() before, for example "

@@ -19,7 +19,13 @@ from ._failures import describe_cell
 from ._limits import as_limits
 from .media import MediaError, check_samples, read_audio, resample
 
-__all__ = ["AudioTransformer", "MelSpectrogram", "mel_filterbank", "power_to_db"]
+__all__ = [
+    "AudioTransformer",
+    "MelSpectrogram",
+    "SoundTransformer",
+    "mel_filterbank",
+    "power_to_db",
+]
 
 # Frames transformed at a time: their spectra stay in the processor's cache.
 _BLOCK = 128
@@ -145,7 +151,39 @@ def _trim(samples: np.ndarray, threshold: float) -> np.ndarray:
     return samples[kept[0] * hop : (kept[-1] + 1) * hop]
 
 
-class AudioTransformer(CellTransformer):
+class SoundTransformer(CellTransformer):
+    """Base of the transformers that read sound."""
+
+    _accepts = "paths of sound or video files, waveforms or (samples, rate) tuples"
+
+    def _samples(self, cell: Any, sample_rate: float) -> np.ndarray:
+        """Load one cell as finite mono samples at a sampling rate."""
+        if isinstance(cell, (str, os.PathLike)):
+            samples, _ = read_audio(cell, sample_rate, limits=self.limits)
+        else:
+            pair = isinstance(cell, tuple) and len(cell) == 2
+            array, rate = cell if pair else (cell, sample_rate)
+            source = describe_cell(cell)
+            samples = np.asarray(array) if hasattr(array, "__array__") else np.empty(())
+            numeric = samples.dtype.kind in "fiu" and isinstance(rate, numbers.Real)
+            if samples.ndim != 1 or not numeric:
+                raise MediaError(
+                    source, f"is no sound; a cell is one of {self._accepts} (one channel, numbers)"
+                )
+            if samples.dtype.kind != "f":
+                # Samples as WAV files store them; 8 bits are unsigned there.
+                full = 2.0 ** (8 * samples.dtype.itemsize - 1)
+                offset = full if samples.dtype.kind == "u" else 0
+                samples = (samples - offset) / full
+            check_samples(samples, source)
+            if rate != sample_rate:
+                as_limits(self.limits)._check_rate(source, rate)
+            samples = samples.astype(np.float32, copy=False)
+            samples = resample(samples, rate, sample_rate, source)
+        return samples
+
+
+class AudioTransformer(SoundTransformer):
     """Base of the transformers of sound: reading, trimming, cropping, log-Mel.
 
     A subclass has the constructor parameters that :class:`MelSpectrogram` has
@@ -153,7 +191,6 @@ class AudioTransformer(CellTransformer):
     """
 
     _takes_matrix = True
-    _accepts = "paths of sound or video files, waveforms or (samples, rate) tuples"
     _band = "mel"
 
     def get_feature_names_out(self, input_features=None):
@@ -294,28 +331,7 @@ class AudioTransformer(CellTransformer):
 
     def _waveform(self, cell: Any) -> np.ndarray:
         """Load one cell as finite mono samples at the sampling rate."""
-        if isinstance(cell, (str, os.PathLike)):
-            samples, _ = read_audio(cell, self.sample_rate, limits=self.limits)
-        else:
-            pair = isinstance(cell, tuple) and len(cell) == 2
-            array, rate = cell if pair else (cell, self.sample_rate)
-            source = describe_cell(cell)
-            samples = np.asarray(array) if hasattr(array, "__array__") else np.empty(())
-            numeric = samples.dtype.kind in "fiu" and isinstance(rate, numbers.Real)
-            if samples.ndim != 1 or not numeric:
-                raise MediaError(
-                    source, f"is no sound; a cell is one of {self._accepts} (one channel, numbers)"
-                )
-            if samples.dtype.kind != "f":
-                # Samples as WAV files store them; 8 bits are unsigned there.
-                full = 2.0 ** (8 * samples.dtype.itemsize - 1)
-                offset = full if samples.dtype.kind == "u" else 0
-                samples = (samples - offset) / full
-            check_samples(samples, source)
-            if rate != self.sample_rate:
-                as_limits(self.limits)._check_rate(source, rate)
-            samples = samples.astype(np.float32, copy=False)
-            samples = resample(samples, rate, self.sample_rate, source)
+        samples = self._samples(cell, self.sample_rate)
         return samples if self.trim is False else _trim(samples, self.trim)
 
     def _fit_length(

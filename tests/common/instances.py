@@ -15,9 +15,12 @@ from skfdan.preprocessing import (
     MFCC,
     BackboneEmbedding,
     FaceFrames,
+    FrameEmbedding,
     MelSpectrogram,
     SpeechFeatures,
+    TextEmbedding,
     TwineShufflePattern,
+    Wav2Vec2Embedding,
 )
 
 EVERYTHING = slice(0, None)
@@ -47,6 +50,7 @@ INSTANCES = {
         ),
     ],
     "FaceFrames": [FaceFrames()],
+    "FrameEmbedding": [FrameEmbedding(model="resnet18", weights=None, input_size=32)],
     "GMTCNetClassifier": [GMTCNetClassifier(n_filters=16, n_blocks=2, max_epochs=20)],
     "INCASelector": [INCASelector(), INCASelector(k_min=1, cv=3, partition_size=20)],
     "MFCC": [MFCC()],
@@ -66,6 +70,7 @@ INSTANCES = {
     "MelSpectrogram": [MelSpectrogram()],
     "SpeechFeatures": [SpeechFeatures()],
     "TFMixClassifier": [TFMixClassifier(max_epochs=6)],
+    "TextEmbedding": [TextEmbedding()],
     "TorchvisionClassifier": [
         # A tenth of the default's epochs, at ten times its learning rate.
         TorchvisionClassifier(lr=0.01, max_epochs=30),
@@ -78,4 +83,5 @@ INSTANCES = {
         ),
     ],
     "TwineShufflePattern": [TwineShufflePattern(), TwineShufflePattern(n_levels=2)],
+    "Wav2Vec2Embedding": [Wav2Vec2Embedding()],
 }
