@@ -1,8 +1,9 @@
 """The modality table: a sample is a row, a modality is a column, missing is missing.
 
 A modality table is a :class:`pandas.DataFrame` with the object columns
-``visual`` and ``audio``. A cell is a path, an array, or missing (``None``,
-``NaN`` or ``pd.NA``). Paired clips fill both cells of a row; unpaired sources
+``visual`` and ``audio``, and ``text`` where there are transcripts. A cell is a
+path, an array, or missing (``None``, ``NaN`` or ``pd.NA``); in ``text`` a string
+is the words themselves, never a path. Paired clips fill both cells of a row; unpaired sources
 (faces of one corpus, voices of another) fill one cell a row. The table goes
 through cross-validation splits, ``ColumnTransformer``, ``Pipeline`` and
 ``n_jobs`` as any other frame does, and a split copies references, not pixels.
@@ -21,6 +22,7 @@ import pandas as pd
 __all__ = [
     "MODALITIES",
     "SKIP",
+    "TEXT",
     "as_cells",
     "is_missing",
     "make_table",
@@ -28,8 +30,11 @@ __all__ = [
     "unpair",
 ]
 
-#: The modalities a table knows, in column order.
+#: The columns that every table has, in this order.
 MODALITIES = ("visual", "audio")
+
+#: The column of transcripts, or of what an encoder made of them; not every table has it.
+TEXT = "text"
 
 
 class _Marker(enum.Enum):
@@ -99,9 +104,11 @@ def as_cells(cells: Iterable[Any]) -> np.ndarray:
 
 
 def make_table(
-    visual: Iterable[Any] | None = None, audio: Iterable[Any] | None = None
+    visual: Iterable[Any] | None = None,
+    audio: Iterable[Any] | None = None,
+    text: Iterable[Any] | None = None,
 ) -> pd.DataFrame:
-    """Build a modality table from one or two columns of cells.
+    """Build a modality table from columns of cells.
 
     Parameters
     ----------
@@ -112,19 +119,23 @@ def make_table(
     audio : iterable of length n or None, default=None
         Sound or video paths, float32 log-Mel arrays of shape (n_mels, T), or
         missing values. None leaves the whole column missing.
+    text : iterable of length n or None, default=None
+        Transcripts, float arrays of shape (d,) or (T, d) of an encoder, or
+        missing values; a blank transcript is missing. None leaves the column out.
 
     Returns
     -------
-    DataFrame of shape (n, 2)
+    DataFrame of shape (n, 2) or (n, 3)
         Object columns ``visual`` and ``audio``; both are always there, so that
-        a fitted ``ColumnTransformer`` finds them at prediction too.
+        a fitted ``ColumnTransformer`` finds them at prediction too. Column
+        ``text`` if it was given.
 
     Raises
     ------
     TypeError
         If a column is no sequence.
     ValueError
-        If both columns are None or their lengths differ.
+        If all columns are None or their lengths differ.
 
     Examples
     --------
@@ -132,13 +143,18 @@ def make_table(
       visual  audio
     0   None  a.wav
     1   None  b.wav
+    >>> make_table(audio=["a.wav"], text=["I am fine."])
+      visual  audio        text
+    0   None  a.wav  I am fine.
     """
-    if visual is None and audio is None:
-        raise ValueError("make_table needs visual=, audio= or both; got neither.")
-    for name, cells in (("visual", visual), ("audio", audio)):
+    given = {"visual": visual, "audio": audio, TEXT: text}
+    if all(cells is None for cells in given.values()):
+        raise ValueError("make_table needs visual=, audio=, text= or several; got none.")
+    for name, cells in given.items():
         if isinstance(cells, (str, bytes, os.PathLike)):
+            what = "transcript" if name == TEXT else "path"
             raise ValueError(
-                f"make_table: {name}={cells!r} is a single path; give a list, {name}=[{cells!r}]."
+                f"make_table: {name}={cells!r} is a single {what}; give a list, {name}=[{cells!r}]."
             )
         if isinstance(cells, pd.DataFrame):
             raise ValueError(
@@ -151,14 +167,21 @@ def make_table(
             )
     columns = {
         name: None if cells is None else as_cells(cells)
-        for name, cells in (("visual", visual), ("audio", audio))
+        for name, cells in given.items()
+        if name != TEXT or cells is not None
     }
+    if TEXT in columns:
+        blank = [isinstance(cell, str) and not cell.strip() for cell in columns[TEXT]]
+        columns[TEXT][blank] = None
     lengths = {name: len(cells) for name, cells in columns.items() if cells is not None}
     if len(set(lengths.values())) > 1:
+        found = " and ".join(
+            f"{name} has {n}{' cells' if i == 0 else ''}"
+            for i, (name, n) in enumerate(lengths.items())
+        )
         raise ValueError(
-            f"make_table: visual has {lengths['visual']} cells and audio has {lengths['audio']}. "
-            "A row holds both modalities of one clip; put None where one is missing, or use "
-            "stack_modalities for sources that are not paired."
+            f"make_table: {found}. A row holds all modalities of one clip; put None where one is "
+            "missing, or use stack_modalities for sources that are not paired."
         )
     n = next(iter(lengths.values()))
     return pd.DataFrame(
@@ -172,23 +195,23 @@ def make_table(
 
 
 def stack_modalities(
-    visual: Sequence | None = None, audio: Sequence | None = None
+    visual: Sequence | None = None, audio: Sequence | None = None, text: Sequence | None = None
 ) -> tuple[pd.DataFrame, np.ndarray, np.ndarray | None]:
     """Put unpaired sources under one another in one modality table.
 
     Parameters
     ----------
-    visual, audio : tuple (X, y) or (X, y, groups), or None
+    visual, audio, text : tuple (X, y) or (X, y, groups), or None
         The cells, labels and groups (speakers) of one modality. Lengths and
-        corpora may differ between the two.
+        corpora may differ between them.
 
     Returns
     -------
-    table : DataFrame of shape (n_visual + n_audio, 2)
-        One filled cell a row, visual rows first.
-    y : ndarray of shape (n_visual + n_audio,)
+    table : DataFrame of shape (n, 2) or (n, 3)
+        One filled cell a row, visual rows first, then audio, then text.
+    y : ndarray of shape (n,)
         Labels.
-    groups : ndarray of shape (n_visual + n_audio,) or None
+    groups : ndarray of shape (n,) or None
         Groups, or None if no source gives any.
 
     Raises
@@ -207,9 +230,12 @@ def stack_modalities(
     >>> table.shape, y.tolist(), groups
     ((4, 2), ['joy', 'joy', 'anger', 'anger'], None)
     """
-    sources = [(name, s) for name, s in (("visual", visual), ("audio", audio)) if s is not None]
+    given = {"visual": visual, "audio": audio, TEXT: text}
+    sources = [(name, s) for name, s in given.items() if s is not None]
     if not sources:
-        raise ValueError("stack_modalities needs visual=(X, y), audio=(X, y) or both; got neither.")
+        raise ValueError(
+            "stack_modalities needs visual=(X, y), audio=(X, y), text=(X, y) or several; got none."
+        )
     tables, labels, groups = [], [], []
     for name, source in sources:
         if not isinstance(source, (tuple, list)):
@@ -236,14 +262,14 @@ def stack_modalities(
         labels.append(np.asarray(y))
         if (labels[0].dtype.kind in "UOST") != (labels[-1].dtype.kind in "UOST"):
             raise ValueError(
-                f"stack_modalities: visual labels are {labels[0].dtype} and audio labels "
+                f"stack_modalities: {sources[0][0]} labels are {labels[0].dtype} and {name} labels "
                 f"{labels[-1].dtype}; name the emotions alike in both."
             )
         groups.append(None if not rest or rest[0] is None else np.asarray(rest[0]))
         kinds = {g.dtype.kind in "UOST" for g in groups if g is not None}
         if len(kinds) > 1:
             raise ValueError(
-                f"stack_modalities: visual groups are {groups[0].dtype} and audio groups "
+                f"stack_modalities: {sources[0][0]} groups are {groups[0].dtype} and {name} groups "
                 f"{groups[-1].dtype}; name the speakers alike in both, as 1 and '1' would become "
                 "one."
             )
@@ -252,6 +278,9 @@ def stack_modalities(
         raise ValueError(
             f"stack_modalities: groups are missing for {without[0]}; give all or none."
         )
+    if text is not None:
+        # Rows of other sources have no cell there, as None and not as NaN.
+        tables = [t if TEXT in t else t.assign(**{TEXT: as_cells([None] * len(t))}) for t in tables]
     return (
         pd.concat(tables, ignore_index=True),
         np.concatenate(labels),
@@ -271,7 +300,7 @@ def unpair(
 
     Parameters
     ----------
-    table : DataFrame of shape (n, 2)
+    table : DataFrame of shape (n, 2) or (n, 3)
         Modality table.
     y : array-like of shape (n,)
         Labels.
@@ -280,8 +309,8 @@ def unpair(
 
     Returns
     -------
-    table : DataFrame of shape (m, 2)
-        Visual rows first, then audio rows; missing cells give no row.
+    table : DataFrame of shape (m, 2) or (m, 3)
+        Visual rows first, then audio rows, then text; missing cells give no row.
     y : ndarray of shape (m,)
         Labels.
     groups : ndarray of shape (m,) or None
@@ -292,7 +321,7 @@ def unpair(
     TypeError
         If the table is no DataFrame.
     ValueError
-        If the table has neither modality column or lengths differ.
+        If the table has no modality column or lengths differ.
 
     Examples
     --------
@@ -308,10 +337,11 @@ def unpair(
         )
     if y is None:
         raise ValueError("unpair: y is None; give a label a row.")
-    present = [m for m in MODALITIES if m in table.columns]
+    present = [m for m in (*MODALITIES, TEXT) if m in table.columns]
     if not present:
         raise ValueError(
-            f"unpair: the table has columns {list(table.columns)}; it needs 'visual' or 'audio'."
+            f"unpair: the table has columns {list(table.columns)}; it needs 'visual', 'audio' "
+            "or 'text'."
         )
     y = np.asarray(y)
     groups = None if groups is None else np.asarray(groups)
@@ -320,17 +350,17 @@ def unpair(
             raise ValueError(
                 f"unpair: the table has {len(table)} rows but {what} has {len(values)} entries."
             )
-    cells: dict[str, list] = {m: [] for m in MODALITIES}
+    columns = (*MODALITIES, TEXT) if TEXT in present else MODALITIES
+    cells: dict[str, list] = {m: [] for m in columns}
     rows: list[int] = []
     for modality in present:
-        other = next(m for m in MODALITIES if m != modality)
         for i, cell in enumerate(table[modality]):
             if is_missing(cell):
                 continue
             frames = modality == "visual" and isinstance(cell, np.ndarray) and cell.ndim == 4
             parts = list(cell) if frames else [cell]
-            cells[modality] += parts
-            cells[other] += [None] * len(parts)
+            for m in columns:
+                cells[m] += parts if m == modality else [None] * len(parts)
             rows += [i] * len(parts)
     if not rows:
         raise ValueError("unpair: every cell of the table is missing.")

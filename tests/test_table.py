@@ -133,7 +133,7 @@ def test_make_table_takes_blocks_of_faces_of_any_size():
 
 @pytest.mark.parametrize("kwargs", [{}, {"visual": None, "audio": None}])
 def test_make_table_needs_a_column(kwargs):
-    with pytest.raises(ValueError, match=r"needs visual=, audio= or both; got neither"):
+    with pytest.raises(ValueError, match=r"needs visual=, audio=, text= or several; got none"):
         make_table(**kwargs)
 
 
@@ -184,7 +184,7 @@ def test_stack_of_one_modality():
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({}, "got neither"),
+        ({}, "got none"),
         ({"visual": (["a"],)}, r"visual must be \(X, y\) or \(X, y, groups\); got 1 elements"),
         ({"audio": (["a"], [0], [0], [0])}, "audio must be .* got 4 elements"),
         ({"audio": (["a", "b"], [0])}, "audio has 2 cells but y has 1 entries"),
@@ -381,3 +381,52 @@ def test_a_reindexed_row_is_missing_for_the_helpers(table):
 def test_groups_of_two_types_are_refused():
     with pytest.raises(ValueError, match="visual groups are int64 and audio groups <U1"):
         stack_modalities(visual=(["a.png"], ["joy"], [1]), audio=(["a.wav"], ["joy"], ["1"]))
+
+
+# ------------------------------------------------------------------------ text
+
+
+def test_text_is_a_column_only_where_it_is_given():
+    assert list(make_table(audio=["a.wav"]).columns) == ["visual", "audio"]
+    table = make_table(audio=["a.wav", "b.wav", "c.wav"], text=["I am fine.", " ", None])
+    assert list(table.columns) == ["visual", "audio", "text"]
+    assert table["text"].tolist() == ["I am fine.", None, None]
+    assert table.dtypes.tolist() == [object] * 3
+
+
+def test_text_may_be_vectors_or_sequences():
+    cells = make_table(text=[np.zeros(4), np.zeros((3, 4))])["text"]
+    assert [cell.shape for cell in cells] == [(4,), (3, 4)]
+
+
+def test_single_transcript_is_refused():
+    with pytest.raises(ValueError, match=r"text='I am fine.' is a single transcript; give a list"):
+        make_table(text="I am fine.")
+
+
+def test_texts_must_be_as_many_as_the_other_cells():
+    with pytest.raises(ValueError, match="audio has 1 cells and text has 2"):
+        make_table(audio=["a.wav"], text=["one", "two"])
+
+
+def test_stack_puts_texts_under_the_rest():
+    table, y, groups = stack_modalities(
+        audio=(["a.wav"], ["joy"], ["ann"]),
+        text=(["Hello.", "No!"], ["joy", "anger"], ["bo", "bo"]),
+    )
+    assert table["audio"].tolist() == ["a.wav", None, None]
+    assert table["text"].tolist() == [None, "Hello.", "No!"]
+    assert y.tolist() == ["joy", "joy", "anger"]
+    assert groups.tolist() == ["ann", "bo", "bo"]
+    with pytest.raises(ValueError, match=r"audio labels are .* and text labels int64"):
+        stack_modalities(audio=(["a.wav"], ["joy"]), text=(["Hello."], [1]))
+
+
+def test_unpair_gives_texts_rows_of_their_own():
+    table = make_table(visual=["a.mp4", None], audio=["a.wav", None], text=[None, "Hello."])
+    apart, y, groups = unpair(table, ["joy", "anger"])
+    assert apart["visual"].tolist() == ["a.mp4", None, None]
+    assert apart["audio"].tolist() == [None, "a.wav", None]
+    assert apart["text"].tolist() == [None, None, "Hello."]
+    assert y.tolist() == ["joy", "joy", "anger"]
+    assert groups is None

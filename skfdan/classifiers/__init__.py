@@ -1,6 +1,7 @@
 """Classifiers on the modality table, one file a published method."""
 
 from skfdan.classifiers.fdan import ALPHA_GRID, WEIGHT_DECAY_GRID, FDANClassifier
+from skfdan.classifiers.fdrl import FDRLClassifier
 from skfdan.classifiers.gmtcnet import GMTCNetClassifier
 from skfdan.classifiers.misa import MISAClassifier
 from skfdan.classifiers.tfmix import TFMixClassifier
@@ -10,6 +11,7 @@ __all__ = [
     "ALPHA_GRID",
     "WEIGHT_DECAY_GRID",
     "FDANClassifier",
+    "FDRLClassifier",
     "GMTCNetClassifier",
     "MISAClassifier",
     "TFMixClassifier",

@@ -33,11 +33,16 @@ from skfdan.classifiers._samples import (
     read_table,
     table_samples,
 )
-from skfdan.table import MODALITIES, SKIP, as_cells, is_missing, make_table
+from skfdan.table import MODALITIES, SKIP, TEXT, as_cells, is_missing, make_table
 
 
 class InputMixin:
     """Reading X and y, in every form that ``fit`` and ``predict`` take."""
+
+    @property
+    def _columns(self) -> tuple[str, ...]:
+        """The columns in which a row may have a cell; text is one for those who read it."""
+        return (*MODALITIES, TEXT) if TEXT in self._modalities else MODALITIES
 
     def _read_X(self, X: Any, *, reset: bool) -> tuple[Samples, int]:
         """Return the samples of each modality that training reads, and the rows of X."""
@@ -45,7 +50,7 @@ class InputMixin:
         if table is not None:
             if reset:
                 vars(self).pop("feature_names_in_", None)
-                self.n_features_in_ = len(MODALITIES)
+                self.n_features_in_ = len(self._columns)
             return self._training_samples(table), len(table)
         return self._array_samples(X, reset=reset)
 
@@ -55,11 +60,16 @@ class InputMixin:
             raise ValueError("X is None; give a modality table, an array, or X_vis= and X_aud=.")
         if isinstance(X, tuple) and len(X) == 2 and all(np.ndim(part) > 1 for part in X):
             X = dict(zip(MODALITIES, X, strict=True))
-        return None if issparse(X) or not is_table(X) else read_table(X, self._single())
+        if issparse(X) or not is_table(X):
+            return None
+        table = read_table(X, self._single())
+        return table.reindex(columns=list(self._columns)).astype(object)
 
     def _single(self) -> str:
         """Return the modality that X belongs to where it holds just one."""
-        return "audio" if self.predict_modality == "fused" else self.predict_modality
+        if self.predict_modality != "fused":
+            return self.predict_modality
+        return "audio" if "audio" in self._modalities else self._modalities[0]
 
     def _array_samples(self, X: Any, *, reset: bool) -> tuple[Samples, int]:
         """Return the samples of an array of cells or of a flat matrix, and its rows."""
@@ -71,7 +81,7 @@ class InputMixin:
                     'predict_modality="fused" needs both modalities: give a modality table, '
                     "make_table(visual=..., audio=...), not one array."
                 )
-            samples = array_samples(X, single, "X")
+            samples = array_samples(X, single, "X", self._pooled)
             if reset:
                 vars(self).pop("feature_names_in_", None)
                 self.n_features_in_ = 1
@@ -96,7 +106,7 @@ class InputMixin:
         """Return the samples of a table; what can't be used goes as ``on_error`` says."""
         if not len(table):
             raise ValueError("X has no rows: it is an empty table.")
-        columns = {m: table[m].to_numpy(dtype=object, copy=True) for m in MODALITIES}
+        columns = {m: table[m].to_numpy(dtype=object, copy=True) for m in self._columns}
         skipped = np.any([[cell is SKIP for cell in c] for c in columns.values()], axis=0)
         decoders = self._decoders({m: columns[m] for m in self._modalities})
         report = empty_report()
@@ -113,7 +123,7 @@ class InputMixin:
                 report = join_reports([report, bad])
         empty = np.all([missing_cells(c) for c in columns.values()], axis=0)
         if self.on_error == "raise":
-            check_rows(empty & ~skipped)
+            check_rows(empty & ~skipped, self._columns)
         self._left_out = skipped if self.on_error == "raise" else skipped | empty
         rows = np.setdiff1d(np.flatnonzero(self._left_out), report["row"])
         unusable = [(int(row), "", "row", "has no usable cell") for row in rows]
@@ -128,11 +138,11 @@ class InputMixin:
             )
         for cells in columns.values():
             cells[self._left_out] = None
-        return table_samples(columns, self._modalities, decoders)
+        return table_samples(columns, self._modalities, decoders, self._pooled)
 
     def _matrix_samples(self, X: np.ndarray, single: str) -> Samples:
         """Take the columns of a flat matrix that each modality is made of."""
-        specs = {m: getattr(self, m) for m in MODALITIES if getattr(self, m) is not None}
+        specs = {m: getattr(self, m) for m in self._columns if getattr(self, m) is not None}
         if not specs:
             specs = {single: slice(None)}
         rows = np.arange(len(X))
@@ -244,8 +254,8 @@ class InputMixin:
             visual, audio = as_cells(X_vis), as_cells(X_aud)
             n_vis, n_aud = len(visual), len(audio)
         else:
-            visual = array_samples(X_vis, "visual", "X_vis")
-            audio = array_samples(X_aud, "audio", "X_aud")
+            visual = array_samples(X_vis, "visual", "X_vis", self._pooled)
+            audio = array_samples(X_aud, "audio", "X_aud", self._pooled)
             n_vis, n_aud = int(visual.rows[-1]) + 1, int(audio.rows[-1]) + 1
         if paired and n_vis != n_aud:
             raise ValueError(
@@ -260,7 +270,7 @@ class InputMixin:
         else:
             if reset:
                 vars(self).pop("feature_names_in_", None)
-                self.n_features_in_ = len(MODALITIES)
+                self.n_features_in_ = len(self._columns)
             if not paired:
                 audio.rows = audio.rows + n_vis
             samples = {"visual": visual, "audio": audio}

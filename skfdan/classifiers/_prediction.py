@@ -26,7 +26,7 @@ from skfdan.classifiers._samples import (
     missing_cells,
     table_samples,
 )
-from skfdan.table import MODALITIES, SKIP, as_cells
+from skfdan.table import SKIP, as_cells
 from skfdan.utils.threads import one_thread
 
 #: Parameters with such names stay in float32 at prediction.
@@ -90,9 +90,9 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     def _outputs(self, X):
         """Average log-probabilities and features over frames and modalities."""
         check_is_fitted(self)
-        self._check_choice("predict_modality", (*MODALITIES, "fused"))
+        self._check_choice("predict_modality", (*self._columns, "fused"))
         fused = self.predict_modality == "fused"
-        wanted = MODALITIES if fused else (self.predict_modality,)
+        wanted = self._modalities if fused else (self.predict_modality,)
         table = self._as_table(X)
         if table is not None:
             return self._table_outputs(table, wanted)
@@ -106,13 +106,14 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
 
     def _table_outputs(self, table: pd.DataFrame, wanted: tuple[str, ...]):
         """Return the outputs of a table's rows, some hundred files at a time."""
-        columns = {m: np.asarray(table[m], dtype=object) for m in MODALITIES}
+        columns = {m: np.asarray(table[m], dtype=object) for m in self._columns}
         decoders = self._decoders({m: columns[m] for m in wanted})
         n = len(table)
         skipped = np.any([[cell is SKIP for cell in columns[m]] for m in wanted], axis=0)
         empty = np.all([missing_cells(columns[m]) for m in wanted], axis=0)
         if self.on_error == "raise":
-            check_rows(np.all([missing_cells(c) for c in columns.values()], axis=0) & ~skipped)
+            none = np.all([missing_cells(c) for c in columns.values()], axis=0)
+            check_rows(none & ~skipped, self._columns)
             if (empty & ~skipped).any():
                 raise ValueError(self._no_cell(np.flatnonzero(empty & ~skipped), n, wanted))
         known = ~empty
@@ -130,7 +131,7 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
                     report = join_reports([report, bad])
             if len(report) and self.on_error == "raise":
                 raise unreadable_file(report)
-            samples = table_samples(cells, wanted)
+            samples = table_samples(cells, wanted, pooled=self._pooled)
             known[rows] = ~np.all([missing_cells(c) for c in cells.values()], axis=0)
             if not samples:
                 continue

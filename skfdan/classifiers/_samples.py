@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ import pandas as pd
 from skfdan.classifiers._paths import Decoder, PathCells
 from skfdan.nn.encoders import Embedded
 from skfdan.nn.inputs import InputSpec, image_spec, resize, some_of
-from skfdan.table import MODALITIES, SKIP, as_cells, is_missing, make_table
+from skfdan.table import MODALITIES, SKIP, TEXT, as_cells, is_missing, make_table
 
 
 @dataclass
@@ -126,6 +126,9 @@ class ModalitySamples:
 
 Samples = dict[str, ModalitySamples]
 
+#: All that a column of X can be.
+_COLUMNS = (*MODALITIES, TEXT)
+
 
 def is_table(X: Any) -> bool:
     """Tell a modality table (or what a transformer makes of one) from numbers."""
@@ -138,7 +141,7 @@ def is_table(X: Any) -> bool:
         if strange:
             raise ValueError(
                 f"X has the column {strange[0]!r} of paths or arrays, which is no modality; a "
-                f"modality table has the columns {' and '.join(map(repr, MODALITIES))}."
+                f"modality table has the columns {', '.join(map(repr, _COLUMNS))}."
             )
         return False
     if isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 2 and X.shape[1] <= 2:
@@ -154,7 +157,7 @@ def _modality_columns(X: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for column in getattr(X, "columns", ()):
         name = str(column).rsplit("__", 1)[-1]
-        if name in MODALITIES:
+        if name in _COLUMNS:
             if name in found:
                 raise ValueError(
                     f"Both columns {found[name]!r} and {column!r} are {name}; keep one of them."
@@ -169,11 +172,11 @@ def read_table(X: Any, default: str) -> pd.DataFrame:
     ``default`` is the modality of a single unnamed column.
     """
     if isinstance(X, Mapping):
-        unknown = [k for k in X if k not in MODALITIES]
+        unknown = [k for k in X if k not in _COLUMNS]
         if unknown:
             raise ValueError(
                 f"Unknown modality {unknown[0]!r}: X as a mapping may hold "
-                f"{' and '.join(map(repr, MODALITIES))}."
+                f"{', '.join(map(repr, _COLUMNS))}."
             )
         return make_table(**{k: v for k, v in X.items() if v is not None})
     columns = _modality_columns(X)
@@ -203,12 +206,15 @@ def _refuse_swapped(cells: dict[str, np.ndarray]) -> None:
         )
 
 
-def check_rows(empty: np.ndarray) -> None:
+def check_rows(empty: np.ndarray, columns: Collection[str] = MODALITIES) -> None:
     """Raise a ValueError if a row is empty."""
     rows = np.flatnonzero(empty).tolist()
     if rows:
+        none = "neither a visual nor an audio cell"
+        if TEXT in columns:
+            none = "no visual, audio or text cell"
         raise ValueError(
-            f"Row {rows[0]} has neither a visual nor an audio cell{_and_more(rows)}; drop it, fill "
+            f"Row {rows[0]} has {none}{_and_more(rows)}; drop it, fill "
             'one of them, or leave such rows out with on_error="missing". If FaceFrames found no '
             'face there, on_no_face="center" takes the middle of the picture instead.'
         )
@@ -223,10 +229,12 @@ def table_samples(
     table: pd.DataFrame | Mapping[str, np.ndarray],
     modalities: tuple[str, ...] = MODALITIES,
     decoders: Mapping[str, Decoder] | None = None,
+    pooled: Collection[str] = (TEXT,),
 ) -> Samples:
     """Read the cells of a modality table.
 
-    ``modalities`` limits what is read; ``decoders`` are for columns of paths.
+    ``modalities`` limits what is read; ``decoders`` are for columns of paths. Sequences
+    (T, d) of the modalities in ``pooled`` are averaged to vectors.
     """
     samples: Samples = {}
     for modality in modalities:
@@ -235,11 +243,11 @@ def table_samples(
             continue
         column = np.asarray(table[modality], dtype=object)
         if decoders is not None and modality in decoders:
-            read = partial(_cell_samples, modality=modality)
+            read = partial(_cell_samples, modality=modality, pooled=pooled)
             cells = PathCells(column[filled], filled, decoders[modality], read)
             samples[modality] = ModalitySamples(cells, filled)
             continue
-        parts = [list(_cell_samples(column[i], modality, i)) for i in filled]
+        parts = [list(_cell_samples(column[i], modality, i, pooled)) for i in filled]
         rows = np.repeat(filled, [len(p) for p in parts])
         samples[modality] = _uniform([c for p in parts for c in p], rows, modality)
     return samples
@@ -268,7 +276,9 @@ def path_rows(cells: np.ndarray, modality: str) -> list[int]:
     return rows
 
 
-def array_samples(X: Any, modality: str, name: str) -> ModalitySamples:
+def array_samples(
+    X: Any, modality: str, name: str, pooled: Collection[str] = (TEXT,)
+) -> ModalitySamples:
     """Read one array (n, ...) or sequence of arrays as the samples of a modality."""
     if (hasattr(X, "iloc") and X.ndim == 2) or hasattr(X, "numpy"):
         X = np.asarray(X)
@@ -278,7 +288,12 @@ def array_samples(X: Any, modality: str, name: str) -> ModalitySamples:
         X = _numbers(X, name)
         _check_finite(X, name)
         return ModalitySamples(X, np.arange(len(X)))
-    if isinstance(X, np.ndarray) and X.dtype != object and X.ndim in (3, 4):
+    if (
+        isinstance(X, np.ndarray)
+        and X.dtype != object
+        and X.ndim in (3, 4)
+        and (modality not in pooled)
+    ):
         X = _check_block(X, modality, name)
         return ModalitySamples(X, np.arange(len(X)))
     cells = as_cells(X)
@@ -288,7 +303,7 @@ def array_samples(X: Any, modality: str, name: str) -> ModalitySamples:
             f"{name} row {missing[0]} is missing{_and_more(missing)}; a modality that is missing "
             "for some clips belongs in a table: make_table(visual=..., audio=...)."
         )
-    return table_samples(make_table(**{modality: cells}), (modality,))[modality]
+    return table_samples(make_table(**{modality: cells}), (modality,), pooled=pooled)[modality]
 
 
 def _check_block(X: np.ndarray, modality: str, name: str) -> np.ndarray:
@@ -309,9 +324,14 @@ def _check_finite(X: np.ndarray, name: str) -> None:
         )
 
 
-def _cell_samples(cell: Any, modality: str, row: int) -> Iterator[np.ndarray]:
+def _cell_samples(
+    cell: Any, modality: str, row: int, pooled: Collection[str] = (TEXT,)
+) -> Iterator[np.ndarray]:
     """Yield the samples of one cell: one, or one a frame or altered copy."""
     where = f"{modality} cell of row {row}"
+    if modality in pooled:
+        yield _pooled(cell, modality, where)
+        return
     if isinstance(cell, (str, Path)):
         step = "FaceFrames()" if modality == "visual" else "MelSpectrogram()"
         raise ValueError(
@@ -335,6 +355,29 @@ def _cell_samples(cell: Any, modality: str, row: int) -> Iterator[np.ndarray]:
         return
     _check_image(cell, modality, where)
     yield cell if cell.ndim == 3 else cell[None]
+
+
+def _pooled(cell: Any, modality: str, where: str) -> np.ndarray:
+    """Return a vector, or the mean over the steps of a sequence of them."""
+    encoder = {"text": "TextEmbedding", "audio": "Wav2Vec2Embedding"}.get(
+        modality, "FrameEmbedding"
+    )
+    if isinstance(cell, (str, Path)):
+        what = "text" if modality == TEXT else "path"
+        raise ValueError(
+            f"The {where} is the {what} {str(cell)!r:.60}; this classifier reads embeddings. Put "
+            f"{encoder}() before it, or give vectors (d,) or sequences (T, d)."
+        )
+    cell = np.asarray(cell)
+    if cell.ndim not in (1, 2) or cell.size == 0 or cell.dtype == np.uint8:
+        raise ValueError(
+            f"The {where} is {_describe(cell)}; a vector (d,) or a sequence (T, d) of an encoder "
+            f"is needed, such as {encoder} gives."
+        )
+    cell = _numbers(cell, where)
+    if not np.isfinite(cell).all():
+        raise ValueError(f"The {where} holds NaN or infinite values; remove or mend that row.")
+    return cell if cell.ndim == 1 else cell.mean(0, dtype=np.float64).astype(np.float32)
 
 
 def _check_image(image: np.ndarray, modality: str, where: str) -> None:

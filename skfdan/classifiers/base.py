@@ -30,7 +30,7 @@ from skfdan.classifiers._training import TrainingMixin
 from skfdan.classifiers._validation import hold_out
 from skfdan.nn.fdan import FDANOutput
 from skfdan.nn.inputs import InputSpec
-from skfdan.table import MODALITIES
+from skfdan.table import MODALITIES, TEXT
 
 
 class ModalityClassifier(
@@ -69,6 +69,7 @@ class ModalityClassifier(
     predict_modality = "audio"
     visual = None
     audio = None
+    text = None
     input_size = None
     backbone = None
     backbone_trainable = True
@@ -90,6 +91,9 @@ class ModalityClassifier(
 
     #: The modalities that ``fit`` reads; cells of others are left alone.
     _modalities: ClassVar[tuple[str, ...]] = MODALITIES
+
+    #: Those whose cells (T, d) are sequences of vectors, to be averaged; others are images.
+    _pooled: ClassVar[tuple[str, ...]] = (TEXT,)
 
     _params_to_validate: frozenset = frozenset()
 
@@ -278,7 +282,7 @@ class ModalityClassifier(
         if self.early_stopping:
             lead = self.predict_modality
             if lead not in samples:
-                lead = "audio" if "audio" in samples else "visual"
+                lead = "audio" if "audio" in samples else next(iter(samples))
             everything = samples
             samples, (lead, held, _) = hold_out(
                 samples, lead, encoded, groups, self.validation_fraction, self._random_state
@@ -412,7 +416,7 @@ class ModalityClassifier(
             raise ValueError(
                 f"validation_fraction={self.validation_fraction!r}: it must lie between 0 and 1."
             )
-        self._check_choice("predict_modality", (*MODALITIES, "fused"))
+        self._check_choice("predict_modality", (*self._columns, "fused"))
         self._check_choice("lr_schedule", ("cosine", "constant"))
         self._check_choice("on_error", ("raise", "missing", "skip"))
         self._check_choice("precision", ("float32", "bfloat16"))

@@ -1,29 +1,29 @@
-"""MISAClassifier: modality-invariant and -specific representations, without text."""
+"""MISAClassifier: modality-invariant and -specific representations of voice, face and words."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-import numpy as np
 import torch
 
-from skfdan.classifiers._batches import JointBatch, JointBatches, gather, joint_index
-from skfdan.classifiers._prediction import mean_by_row
-from skfdan.classifiers._samples import ModalitySamples, Samples
-from skfdan.classifiers.base import ModalityClassifier
+from skfdan.classifiers.joint import JointClassifier
 from skfdan.nn.misa import FUSED, MISANet, MISAOutput, misa_losses
+from skfdan.table import MODALITIES, TEXT
 
 __all__ = ["MISAClassifier"]
 
 
-class MISAClassifier(ModalityClassifier):
-    r"""Adaptation of MISA to voice and face, without text.
+class MISAClassifier(JointClassifier):
+    r"""MISA on voice, face and words, of which a row may lack any.
 
-    This is not the published MISA [1]_: that one reads text too and predicts
-    sentiment. Here voice and face remain (four tokens instead of six), the
-    labels are emotions, and image-like cells are encoded by a ``backbone``
-    instead of stacked LSTMs. What lies above the encoders, the losses and their
-    weights are those of the released code.
+    MISA [1]_ reads all three (six tokens) and predicts sentiment; here the labels
+    are emotions. Text comes as embeddings, of which sequences are averaged over
+    their tokens, as the released code does with BERT's
+    (:class:`skfdan.preprocessing.TextEmbedding`). Image-like cells of voice and
+    face are encoded by a ``backbone`` instead of stacked LSTMs; vectors are taken
+    as encoded. What lies above the encoders, the losses and their weights are
+    those of the released code. Without text four tokens remain, an adaptation
+    that was never published.
 
     Every modality has a private representation, of what it alone says, and a
     shared one, of what it has in common with the others. A transformer layer
@@ -110,12 +110,12 @@ class MISAClassifier(ModalityClassifier):
         the cells' size.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes in the cross-entropy, keyed by label.
-    predict_modality : {"fused", "audio", "visual"}, default="fused"
+    predict_modality : {"fused", "audio", "visual", "text"}, default="fused"
         Which cells a prediction reads. ``"fused"`` fuses those that a row has;
         the others read one modality, whatever else the row has; a single array
         of images or spectrograms needs one of them. Can be changed after
         ``fit``.
-    visual, audio : slice, list of int or list of str, default=None
+    visual, audio, text : slice, list of int or list of str, default=None
         For a flat matrix X: the columns of each modality. Without them the
         whole matrix is audio, or belongs to ``predict_modality``.
     early_stopping : bool, default=False
@@ -211,6 +211,7 @@ class MISAClassifier(ModalityClassifier):
     """
 
     fidelity: ClassVar[str] = "partial"
+    _modalities: ClassVar[tuple[str, ...]] = (*MODALITIES, TEXT)
 
     def __init__(
         self,
@@ -238,6 +239,7 @@ class MISAClassifier(ModalityClassifier):
         predict_modality="fused",
         visual=None,
         audio=None,
+        text=None,
         early_stopping=False,
         validation_fraction=0.1,
         n_iter_no_change=6,
@@ -276,6 +278,7 @@ class MISAClassifier(ModalityClassifier):
         self.predict_modality = predict_modality
         self.visual = visual
         self.audio = audio
+        self.text = text
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
@@ -291,7 +294,7 @@ class MISAClassifier(ModalityClassifier):
         self.callbacks = callbacks
         self.verbose = verbose
 
-    _bounds: ClassVar[dict] = ModalityClassifier._bounds | {
+    _bounds: ClassVar[dict] = JointClassifier._bounds | {
         "diff_weight": (0, None),
         "cmd_weight": (0, None),
         "recon_weight": (0, None),
@@ -324,35 +327,6 @@ class MISAClassifier(ModalityClassifier):
             dropout=self.dropout,
         )
 
-    def _make_batches(self, samples: Samples, labels: dict[str, np.ndarray]) -> JointBatches:
-        batches = JointBatches(
-            samples,
-            labels,
-            self.batch_size,
-            self.input_size,
-            self._random_state,
-            self.modality_dropout,
-            pinned=self._on_cuda(),
-        )
-        if FUSED not in self._class_weights:
-            # The base weighs samples of each modality; here a row has one label and one loss.
-            self._class_weights[FUSED] = self._weights(batches.labels)
-        return batches
-
-    def infer(self, x: JointBatch, **_) -> MISAOutput:
-        """Send one batch of joint rows through the network, on its device."""
-        return self.module_(**self._arguments(x.cells, x.index, x.ignored))
-
-    def _arguments(self, cells: dict, index: dict, ignored: dict | None = None) -> dict:
-        def move(tensors):
-            return {m: t.to(self.device_, non_blocking=True) for m, t in tensors.items()}
-
-        return {
-            **move(cells),
-            "index": move(index),
-            "ignored": None if ignored is None else move(ignored),
-        }
-
     def _loss_terms(self, output: MISAOutput, y: dict[str, torch.Tensor]):
         terms = {"ce": self._cross_entropy(FUSED, output.logits[FUSED], y[FUSED])}
         terms |= misa_losses(output)
@@ -369,22 +343,3 @@ class MISAClassifier(ModalityClassifier):
         super().on_grad_computed(net, named_parameters, **kwargs)
         if self.clip_value is not None:
             torch.nn.utils.clip_grad_value_([p for _, p in named_parameters], self.clip_value)
-
-    def _validation_samples(self, samples: Samples, lead: str, held: ModalitySamples) -> Samples:
-        rows = np.unique(held.rows)
-        wanted = samples if self.predict_modality == FUSED else (lead,)
-        chosen = {m: np.flatnonzero(np.isin(samples[m].rows, rows)) for m in wanted}
-        return {m: samples[m].select(i) for m, i in chosen.items() if len(i)}
-
-    # ------------------------------------------------------------------ prediction
-
-    def _row_outputs(self, samples: Samples, n: int):
-        """Return log-probabilities and features of rows, whose samples are read together."""
-        index, rows = joint_index(samples)
-
-        def arguments(chosen: np.ndarray) -> dict:
-            part = {m: i[chosen] for m, i in index.items()}
-            return self._arguments(*gather(samples, part, self.input_size))
-
-        outputs = self._network_output(arguments, len(rows), FUSED)
-        return tuple(mean_by_row(v, rows, n) for v in outputs)

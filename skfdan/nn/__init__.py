@@ -7,15 +7,29 @@ from skfdan.nn.backbones import make_backbone
 from skfdan.nn.encoders import Embedded, freeze
 from skfdan.nn.fdan import FDANNet, FDANOutput
 from skfdan.nn.fdan_official import OfficialFDANNet
+from skfdan.nn.fdrl import FDRL_ABLATIONS, FDRLLoss, FDRLNet, FDRLOutput, paper_factor
+from skfdan.nn.gated import GatedCrossModalAttention
 from skfdan.nn.gmtcnet import GMTCNet
 from skfdan.nn.inputs import InputNorm, InputSpec
 from skfdan.nn.losses import LMMDLoss, dsan_ramp, lmmd
+from skfdan.nn.lvc import AGRU, AGRULVC, LVC
+from skfdan.nn.margin import homogeneous_margin_loss
 from skfdan.nn.misa import MISANet, MISAOutput, difference_loss, misa_losses
 from skfdan.nn.tfmix import TFMixNet, TFMixOutput
 from skfdan.nn.torchvision_net import TorchvisionNet
+from skfdan.nn.wavfusion import (
+    WavFusionNet,
+    WavFusionOutput,
+    wavfusion_loss,
+)
+from skfdan.nn.wavfusion_wav2vec2 import WavFusionWav2Vec2, insert_gated_layers
 
 __all__ = [
     "ADAPTATIONS",
+    "AGRU",
+    "AGRULVC",
+    "FDRL_ABLATIONS",
+    "LVC",
     "AdaptationLoss",
     "CrossAttentionLayer",
     "DAANLoss",
@@ -23,7 +37,11 @@ __all__ = [
     "Embedded",
     "FDANNet",
     "FDANOutput",
+    "FDRLLoss",
+    "FDRLNet",
+    "FDRLOutput",
     "GMTCNet",
+    "GatedCrossModalAttention",
     "InputNorm",
     "InputSpec",
     "LMMDLoss",
@@ -33,6 +51,9 @@ __all__ = [
     "TFMixNet",
     "TFMixOutput",
     "TorchvisionNet",
+    "WavFusionNet",
+    "WavFusionOutput",
+    "WavFusionWav2Vec2",
     "a_distance",
     "cmd",
     "coral",
@@ -42,9 +63,13 @@ __all__ = [
     "dynamic_factor",
     "freeze",
     "grad_reverse",
+    "homogeneous_margin_loss",
+    "insert_gated_layers",
     "lmmd",
     "make_backbone",
     "memberships",
     "misa_losses",
     "mmd",
+    "paper_factor",
+    "wavfusion_loss",
 ]

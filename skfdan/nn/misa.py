@@ -169,7 +169,7 @@ class MISANet(EncoderMixin, nn.Module):
         Parameters
         ----------
         modality : str
-            ``"visual"`` or ``"audio"``.
+            ``"visual"``, ``"audio"`` or ``"text"``.
         x : Tensor of shape (n, C, H, W) or (n, d)
             Cells of that modality.
 
@@ -226,6 +226,7 @@ class MISANet(EncoderMixin, nn.Module):
         audio: Tensor | None = None,
         index: Mapping[str, Tensor] | None = None,
         ignored: Mapping[str, Tensor] | None = None,
+        text: Tensor | None = None,
     ) -> MISAOutput:
         """Classify joint rows.
 
@@ -235,13 +236,15 @@ class MISANet(EncoderMixin, nn.Module):
             Cells of each modality.
         index, ignored
             See :meth:`fuse`; without an index, sample i belongs to row i.
+        text : Tensor of shape (n_text, d), or None
+            Cells of the text.
 
         Returns
         -------
         MISAOutput
             Logits and features of the rows, representations of the samples.
         """
-        given = {"visual": visual, "audio": audio}
+        given = {"visual": visual, "audio": audio, "text": text}
         out = MISAOutput()
         for m in self.modalities:
             if given[m] is None:

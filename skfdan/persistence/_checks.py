@@ -19,7 +19,6 @@ from skfdan.nn.inputs import InputSpec
 from skfdan.persistence._format import ModelError
 from skfdan.persistence._values import limits_class
 from skfdan.preprocessing._base import CellTransformer
-from skfdan.table import MODALITIES
 
 #: Highest values of what decides how much memory a prediction takes beside the weights.
 _CEILINGS = {
@@ -116,7 +115,9 @@ def check_attributes(clf, attributes: dict[str, Any], absent: set[str]) -> None:
     required = {"_specs", "n_features_in_", "class_count_", "_class_weights"}
 
     def specs(value):
-        return len(value) > 0 and set(value) <= {*MODALITIES} and all(map(_is_spec, value.values()))
+        return (
+            len(value) > 0 and set(value) <= {*clf._columns} and all(map(_is_spec, value.values()))
+        )
 
     def weights(value):
         fitting = (

@@ -324,9 +324,9 @@ def test_reproducible_and_pickles(partial_table, fitted):
     assert torch.isfinite(again.module_.classifier.weight).all()
 
 
-def test_says_that_it_is_an_adaptation():
+def test_says_that_without_text_it_is_an_adaptation():
     assert MISAClassifier.fidelity == "partial"
-    assert "Adaptation" in MISAClassifier.__doc__.splitlines()[0]
+    assert "Without text four tokens remain, an adaptation" in MISAClassifier.__doc__
 
 
 def test_samples_of_a_table_are_sorted_by_row(partial_table):

@@ -5,6 +5,7 @@ A new estimator needs a row here; ``test_completeness`` fails without one.
 
 from skfdan import FDANClassifier, FDANSearchCV
 from skfdan.classifiers import (
+    FDRLClassifier,
     GMTCNetClassifier,
     MISAClassifier,
     TFMixClassifier,
@@ -47,6 +48,12 @@ INSTANCES = {
             {"alpha": [1e-3, 0], "weight_decay": [1e-3, 1e-4]},
             cv=2,
             error_score="raise",
+        ),
+    ],
+    "FDRLClassifier": [
+        FDRLClassifier(hidden=64, lr=5e-3, max_epochs=20, batch_size=64),
+        FDRLClassifier(
+            audio=EVERYTHING, text=EVERYTHING, hidden=64, lr=5e-3, max_epochs=20, batch_size=64
         ),
     ],
     "FaceFrames": [FaceFrames()],

@@ -8,6 +8,7 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from skfdan import FDANClassifier, make_table
 from skfdan.classifiers import (
+    FDRLClassifier,
     GMTCNetClassifier,
     MISAClassifier,
     TFMixClassifier,
@@ -79,6 +80,10 @@ CLASSIFIERS = {
             TABLE, Y
         ),
         TABLE,
+    ),
+    "fdrl": lambda: (
+        FDRLClassifier(hidden=8, text=[0, 1, 2], audio=slice(3, None), **SOME).fit(MATRIX, Y),
+        MATRIX,
     ),
     "gmtcnet": lambda: (GMTCNetClassifier(n_filters=4, n_blocks=2, **SOME).fit(SOUND, Y), SOUND),
     "tfmix": lambda: (

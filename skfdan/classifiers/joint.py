@@ -1,0 +1,70 @@
+"""Base of the classifiers that read the modalities of a row together."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from skfdan.classifiers._batches import JointBatch, JointBatches, gather, joint_index
+from skfdan.classifiers._prediction import mean_by_row
+from skfdan.classifiers._samples import ModalitySamples, Samples
+from skfdan.classifiers.base import ModalityClassifier
+from skfdan.nn.fdan import FDANOutput
+from skfdan.nn.misa import FUSED
+
+
+class JointClassifier(ModalityClassifier):
+    """Base of the classifiers for which the cells of a row are one clip.
+
+    Their networks take the cells of each modality by name, ``index`` (the sample of
+    every joint row, -1 where the row lacks the modality) and ``ignored`` (where it is to
+    be read as lacking), and give logits and features under the one key "fused".
+    """
+
+    predict_modality = "fused"
+    modality_dropout = 0.0
+
+    def _make_batches(self, samples: Samples, labels: dict[str, np.ndarray]) -> JointBatches:
+        batches = JointBatches(
+            samples,
+            labels,
+            self.batch_size,
+            self.input_size,
+            self._random_state,
+            self.modality_dropout,
+            pinned=self._on_cuda(),
+        )
+        if FUSED not in self._class_weights:
+            # The base weighs samples of each modality; here a row has one label and one loss.
+            self._class_weights[FUSED] = self._weights(batches.labels)
+        return batches
+
+    def infer(self, x: JointBatch, **_) -> FDANOutput:
+        """Send one batch of joint rows through the network, on its device."""
+        return self.module_(**self._arguments(x.cells, x.index, x.ignored))
+
+    def _arguments(self, cells: dict, index: dict, ignored: dict | None = None) -> dict:
+        def move(tensors):
+            return {m: t.to(self.device_, non_blocking=True) for m, t in tensors.items()}
+
+        return {
+            **move(cells),
+            "index": move(index),
+            "ignored": None if ignored is None else move(ignored),
+        }
+
+    def _validation_samples(self, samples: Samples, lead: str, held: ModalitySamples) -> Samples:
+        rows = np.unique(held.rows)
+        wanted = samples if self.predict_modality == FUSED else (lead,)
+        chosen = {m: np.flatnonzero(np.isin(samples[m].rows, rows)) for m in wanted}
+        return {m: samples[m].select(i) for m, i in chosen.items() if len(i)}
+
+    def _row_outputs(self, samples: Samples, n: int):
+        """Return log-probabilities and features of rows, whose samples are read together."""
+        index, rows = joint_index(samples)
+
+        def arguments(chosen: np.ndarray) -> dict:
+            part = {m: i[chosen] for m, i in index.items()}
+            return self._arguments(*gather(samples, part, self.input_size))
+
+        outputs = self._network_output(arguments, len(rows), FUSED)
+        return tuple(mean_by_row(v, rows, n) for v in outputs)

@@ -1,0 +1,384 @@
+"""WavFusion's network: audio that reads text and faces through gated attention."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from skfdan.nn.fdan import FDANOutput
+from skfdan.nn.gated import GatedCrossModalAttention
+from skfdan.nn.lvc import AGRU, AGRULVC
+from skfdan.nn.margin import homogeneous_margin_loss
+from skfdan.nn.misa import FUSED
+
+__all__ = ["WavFusionNet", "WavFusionOutput", "wavfusion_loss"]
+
+#: In the order in which they are placed side by side.
+ORDER = ("audio", "text", "visual")
+
+
+@dataclass
+class WavFusionOutput(FDANOutput):
+    """What one forward pass of WavFusion gives.
+
+    Parameters
+    ----------
+    logits : dict with the key "fused", Tensor of shape (n, n_classes)
+        Class scores before the softmax.
+    layers : dict with the key "fused", list of one Tensor
+        What enters the classifier.
+    common : dict of modality to Tensor of shape (n, common_dim)
+        Every modality in the shared space of eq. 12, before fusion. Empty for a
+        network of one modality.
+    present : dict of modality to Tensor of shape (n,), bool
+        Which rows have it.
+
+    Examples
+    --------
+    >>> net = WavFusionNet(3, {"audio": 6, "text": 5}, dim=8, hidden=4)
+    >>> out = net(audio=torch.zeros(2, 7, 6), text=torch.zeros(2, 3, 5))
+    >>> out.logits["fused"].shape, sorted(out.common)
+    (torch.Size([2, 3]), ['audio', 'text'])
+    """
+
+    common: dict[str, Tensor] = field(default_factory=dict)
+    present: dict[str, Tensor] = field(default_factory=dict)
+
+
+class _Layer(nn.Module):
+    """A layer of wav2vec 2.0 base (layer norm last) with gated attention."""
+
+    def __init__(
+        self, dim: int, n_heads: int, context: Mapping[str, int], ffn_dim: int, dropout: float
+    ):
+        super().__init__()
+        self.attention = GatedCrossModalAttention(dim, n_heads, context, dropout)
+        self.norm = nn.LayerNorm(dim)
+        self.ffn = nn.Sequential(
+            nn.Linear(dim, ffn_dim),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(ffn_dim, dim),
+            nn.Dropout(dropout),
+        )
+        self.final_norm = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, context, masks, mask: Tensor) -> Tensor:
+        x = self.norm(x + self.dropout(self.attention(x, context, masks, mask)))
+        return self.final_norm(x + self.ffn(x))
+
+
+def sequences(
+    given: Mapping[str, Tensor | None],
+    masks: Mapping[str, Tensor] | None,
+    present: Mapping[str, Tensor] | None,
+    dtype: torch.dtype,
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return what is given as sequences with zeros in the padding, and their masks."""
+    xs, kept = {}, {}
+    for m, x in given.items():
+        if x is None:
+            continue
+        x = x[:, None] if x.ndim == 2 else x
+        mask = x.new_ones(x.shape[:2], dtype=torch.bool)
+        if masks and m in masks:
+            mask = masks[m]
+        if present and m in present:
+            mask = mask & present[m][:, None]
+        xs[m], kept[m] = x.to(dtype).masked_fill(~mask[..., None], 0.0), mask
+    return xs, kept
+
+
+def pool(x: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the frames that are there; zeros where there is none."""
+    total = x.masked_fill(~mask[..., None], 0.0).sum(1)
+    return total / mask.sum(1, keepdim=True).clamp_min(1)
+
+
+class AuxiliaryEncoders(nn.Module):
+    """What WavFusion has beside the audio's layers: encoders before, a classifier behind."""
+
+    def __init__(
+        self,
+        n_classes: int,
+        n_features: Mapping[str, int],
+        audio_dim: int | None,
+        hidden: int,
+        n_heads: int,
+        common_dim: int,
+        n_codes: int,
+        lvc: bool,
+        concat: bool,
+        dropout: float,
+    ):
+        super().__init__()
+        self.concat = concat
+        self.encoders = nn.ModuleDict()
+        for m in ORDER[1:]:
+            if m in n_features:
+                self.encoders[m] = (
+                    AGRULVC(n_features[m], hidden, n_heads, n_codes, dropout)
+                    if m == "visual" and lvc
+                    else AGRU(n_features[m], hidden, n_heads, dropout)
+                )
+        self.context = {m: encoder.width for m, encoder in self.encoders.items()}
+        widths = ({} if audio_dim is None else {"audio": audio_dim}) | self.context
+        self.widths = widths
+        if len(widths) > 1:
+            self.projections = nn.ModuleDict(
+                {m: nn.Linear(width, common_dim) for m, width in widths.items()}
+            )
+            self.shared = nn.Linear(common_dim, common_dim)
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(sum(widths.values()) if concat else audio_dim, n_classes)
+
+    def encode(self, xs: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the encoded text and faces; rows that lack them take no part."""
+        encoded = {}
+        for m, encoder in self.encoders.items():
+            if m in xs:
+                rows = masks[m].any(1)
+                base = xs[m].new_zeros(*xs[m].shape[:2], encoder.width)
+                if bool(rows.any()):
+                    y = encoder(xs[m][rows], masks[m][rows])
+                    base = base.to(y.dtype).index_put((rows,), y)
+                encoded[m] = base
+        return encoded
+
+    def classify(
+        self, fused: Tensor | None, before: Mapping[str, Tensor], present: Mapping[str, Tensor]
+    ) -> WavFusionOutput:
+        """Classify from the pooled audio after fusion and all modalities before."""
+        out = WavFusionOutput(present=dict(present))
+        if len(self.widths) > 1:
+            out.common = {m: self.shared(self.projections[m](z)) for m, z in before.items()}
+        if self.concat:
+            n = len(next(iter(present.values())))
+            weight = self.classifier.weight
+            parts = {m: before.get(m, weight.new_zeros(n, w)) for m, w in self.widths.items()}
+            if fused is not None:
+                parts["audio"] = fused
+            fused = torch.cat(list(parts.values()), 1)
+        out.layers[FUSED] = [fused]
+        out.logits[FUSED] = self.classifier(self.dropout(fused))
+        return out
+
+
+class WavFusionNet(nn.Module):
+    """WavFusion on features: audio layers whose attention reads text and faces.
+
+    Text goes through a GRU and self-attention, frames of faces through
+    :class:`AGRULVC`. Audio frames (for the published system, those of the ninth
+    layer of wav2vec 2.0 base) are projected to ``dim`` and go through ``n_deep``
+    transformer layers with :class:`GatedCrossModalAttention`; their mean is
+    classified. :class:`WavFusionWav2Vec2` puts these layers into wav2vec 2.0
+    itself.
+
+    A row may lack modalities. One without audio asks with a learned frame.
+
+    Parameters
+    ----------
+    n_classes : int
+        Number of emotions.
+    n_features : mapping of {"audio", "text", "visual"} to int
+        The modalities that the network is built for, and the widths of their
+        frames. A single one is encoded, averaged and classified.
+    dim : int, default=256
+        Width of the audio's layers; audio of that width is not projected.
+        wav2vec 2.0 base has 768.
+    hidden : int, default=128
+        Width of the GRUs. Not published.
+    n_deep : int, default=3
+        Number of layers with gated attention. Published.
+    n_heads : int, default=4
+        Attention heads.
+    ffn_dim : int or None, default=None
+        Width of the feed-forward parts; None is 4 times ``dim``, as in wav2vec 2.0.
+    common_dim : int, default=128
+        Width of the space of the margin loss. Not published.
+    n_codes : int, default=64
+        Codewords of the LVC.
+    lvc : bool, default=True
+        False leaves the LVC out (Table 4).
+    fusion : {"gated", "concat"}, default="gated"
+        "concat" leaves the audio to its self-attention and classifies the means
+        of all modalities side by side (first row of Table 6).
+    dropout : float, default=0.1
+        Dropout of attention, feed-forward parts and classifier. Not published.
+
+    Raises
+    ------
+    ValueError
+        If modalities or ``fusion`` are unknown, or two modalities are to be
+        fused by gates without audio.
+
+    References
+    ----------
+    .. [1] F. Li, J. Luo, W. Xia, "WavFusion: Towards wav2vec 2.0 Multimodal
+       Speech Emotion Recognition", MMM 2025.
+
+    Examples
+    --------
+    >>> net = WavFusionNet(4, {"audio": 6, "text": 5, "visual": 8}, dim=16, hidden=8)
+    >>> out = net(audio=torch.zeros(2, 9, 6), text=torch.zeros(2, 4, 5),
+    ...           visual=torch.zeros(2, 7, 8),
+    ...           present={"text": torch.tensor([True, False])})
+    >>> out.logits["fused"].shape
+    torch.Size([2, 4])
+    """
+
+    def __init__(
+        self,
+        n_classes: int,
+        n_features: Mapping[str, int],
+        dim: int = 256,
+        hidden: int = 128,
+        n_deep: int = 3,
+        n_heads: int = 4,
+        ffn_dim: int | None = None,
+        common_dim: int = 128,
+        n_codes: int = 64,
+        lvc: bool = True,
+        fusion: str = "gated",
+        dropout: float = 0.1,
+    ):
+        super().__init__()
+        if not n_features or set(n_features) - set(ORDER):
+            raise ValueError(
+                f"n_features has the modalities {list(n_features)}; choose among {list(ORDER)}."
+            )
+        if fusion not in ("gated", "concat"):
+            raise ValueError(f"fusion={fusion!r} is unknown; choose one of 'gated', 'concat'.")
+        has_audio = "audio" in n_features
+        if fusion == "gated" and not has_audio and len(n_features) > 1:
+            raise ValueError("fusion='gated' needs audio, which asks; take fusion='concat'.")
+        self.modalities = tuple(m for m in ORDER if m in n_features)
+        self.fusion = fusion
+        self.rest = AuxiliaryEncoders(
+            n_classes,
+            n_features,
+            dim if has_audio else None,
+            hidden,
+            n_heads,
+            common_dim,
+            n_codes,
+            lvc,
+            fusion == "concat" or not has_audio,
+            dropout,
+        )
+        if has_audio:
+            width = n_features["audio"]
+            self.projection = nn.Identity() if width == dim else nn.Linear(width, dim)
+            self.no_audio = nn.Parameter(0.02 * torch.randn(dim))
+            self.layers = nn.ModuleList(
+                _Layer(
+                    dim,
+                    n_heads,
+                    self.rest.context if fusion == "gated" else {},
+                    ffn_dim or 4 * dim,
+                    dropout,
+                )
+                for _ in range(n_deep)
+            )
+
+    def forward(
+        self,
+        audio: Tensor | None = None,
+        text: Tensor | None = None,
+        visual: Tensor | None = None,
+        masks: Mapping[str, Tensor] | None = None,
+        present: Mapping[str, Tensor] | None = None,
+    ) -> WavFusionOutput:
+        """Classify rows.
+
+        Parameters
+        ----------
+        audio, text, visual : Tensor of shape (n, T_m, d_m) or (n, d_m), or None
+            Frames of each modality, padding last, or one vector. What is left
+            out is lacking everywhere.
+        masks : mapping of modality to Tensor of shape (n, T_m), bool; or None
+            True for frames, False for padding.
+        present : mapping of modality to Tensor of shape (n,), bool; or None
+            Which rows have the modality; those of an empty mask lack it as well.
+
+        Returns
+        -------
+        WavFusionOutput
+            Logits, features and what the margin loss compares.
+        """
+        given = {"audio": audio, "text": text, "visual": visual}
+        given = {m: given[m] for m in self.modalities}
+        xs, masks = sequences(given, masks, present, self.rest.classifier.weight.dtype)
+        there = {m: mask.any(1) for m, mask in masks.items()}
+        encoded = self.rest.encode(xs, masks)
+        before, fused = {}, None
+        if "audio" in self.modalities:
+            x, mask = self._audio(xs, masks)
+            if "audio" in there:
+                before["audio"] = pool(x, mask)
+            for layer in self.layers:
+                x = layer(x, encoded, masks, mask)
+            fused = pool(x, mask)
+        before |= {m: pool(x, masks[m]) for m, x in encoded.items()}
+        return self.rest.classify(fused, before, there)
+
+    def _audio(self, xs: Mapping[str, Tensor], masks: Mapping[str, Tensor]):
+        """Return the projected audio; rows that lack it have the learned frame."""
+        if "audio" not in xs:
+            n = len(next(iter(xs.values())))
+            x = self.no_audio.expand(n, 1, -1)
+            return x, torch.ones(n, 1, dtype=torch.bool, device=x.device)
+        mask = masks["audio"]
+        lacks = ~mask.any(1, keepdim=True)
+        first = torch.zeros_like(mask)
+        first[:, 0] = True
+        x = torch.where(lacks[..., None], self.no_audio, self.projection(xs["audio"]))
+        return x, mask | (lacks & first)
+
+
+def wavfusion_loss(
+    out: WavFusionOutput, y: Tensor, weight: float = 1.0, margin: float = 0.2
+) -> tuple[Tensor, dict[str, Tensor]]:
+    r"""Return WavFusion's loss, :math:`L_{task} + \lambda L_{mar}` (eq. 15), and its terms.
+
+    Parameters
+    ----------
+    out : WavFusionOutput
+        What the network gave.
+    y : Tensor of shape (n,), integer
+        Classes.
+    weight : float, default=1.0
+        λ; the published best of 0, 0.01, 0.1, 1 and 10.
+    margin : float, default=0.2
+        See :func:`homogeneous_margin_loss`. Not published.
+
+    Returns
+    -------
+    loss : Tensor of shape ()
+        The sum.
+    terms : dict of "task" and "margin" to Tensor of shape ()
+        Both without weight and gradient. Rows that lack a modality are in the
+        margin loss with those that they have.
+
+    Examples
+    --------
+    >>> net = WavFusionNet(3, {"audio": 6, "text": 5}, dim=8, hidden=4)
+    >>> out = net(audio=torch.randn(4, 7, 6), text=torch.randn(4, 3, 5))
+    >>> loss, terms = wavfusion_loss(out, torch.tensor([0, 1, 2, 0]))
+    >>> loss.shape, list(terms)
+    (torch.Size([]), ['task', 'margin'])
+    """
+    task = F.cross_entropy(out.logits[FUSED], y)
+    apart = 0.0 * task
+    if out.common:
+        rows = {m: out.present[m] for m in out.common}
+        features = torch.cat([z[rows[m]] for m, z in out.common.items()])
+        modality = torch.cat([torch.full_like(y[r], i) for i, r in enumerate(rows.values())])
+        emotion = torch.cat([y[r] for r in rows.values()])
+        apart = homogeneous_margin_loss(features, modality, emotion, margin)
+    return task + weight * apart, {"task": task.detach(), "margin": apart.detach()}
