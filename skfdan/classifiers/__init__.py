@@ -6,6 +6,7 @@ from skfdan.classifiers.gmtcnet import GMTCNetClassifier
 from skfdan.classifiers.misa import MISAClassifier
 from skfdan.classifiers.tfmix import TFMixClassifier
 from skfdan.classifiers.torchvision import TorchvisionClassifier
+from skfdan.classifiers.wavfusion import WavFusionClassifier
 
 __all__ = [
     "ALPHA_GRID",
@@ -16,4 +17,5 @@ __all__ = [
     "MISAClassifier",
     "TFMixClassifier",
     "TorchvisionClassifier",
+    "WavFusionClassifier",
 ]

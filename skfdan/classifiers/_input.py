@@ -81,7 +81,7 @@ class InputMixin:
                     'predict_modality="fused" needs both modalities: give a modality table, '
                     "make_table(visual=..., audio=...), not one array."
                 )
-            samples = array_samples(X, single, "X", self._pooled)
+            samples = array_samples(X, single, "X", self._embedded_as)
             if reset:
                 vars(self).pop("feature_names_in_", None)
                 self.n_features_in_ = 1
@@ -138,7 +138,7 @@ class InputMixin:
             )
         for cells in columns.values():
             cells[self._left_out] = None
-        return table_samples(columns, self._modalities, decoders, self._pooled)
+        return table_samples(columns, self._modalities, decoders, self._embedded_as)
 
     def _matrix_samples(self, X: np.ndarray, single: str) -> Samples:
         """Take the columns of a flat matrix that each modality is made of."""
@@ -166,7 +166,9 @@ class InputMixin:
                     ) from None
             if len(columns) == 0:
                 raise ValueError(f"{modality}={spec!r} selects no column of X {X.shape}.")
-            samples[modality] = ModalitySamples(X[:, columns], rows)
+            sequences = self._embedded_as.get(modality) == "sequence"
+            cells = X[:, None, columns] if sequences else X[:, columns]
+            samples[modality] = ModalitySamples(cells, rows)
         return samples
 
     def _read_y(self, y: Any, n: int, name: str = "y") -> np.ndarray:
@@ -254,8 +256,8 @@ class InputMixin:
             visual, audio = as_cells(X_vis), as_cells(X_aud)
             n_vis, n_aud = len(visual), len(audio)
         else:
-            visual = array_samples(X_vis, "visual", "X_vis", self._pooled)
-            audio = array_samples(X_aud, "audio", "X_aud", self._pooled)
+            visual = array_samples(X_vis, "visual", "X_vis", self._embedded_as)
+            audio = array_samples(X_aud, "audio", "X_aud", self._embedded_as)
             n_vis, n_aud = int(visual.rows[-1]) + 1, int(audio.rows[-1]) + 1
         if paired and n_vis != n_aud:
             raise ValueError(
@@ -291,7 +293,7 @@ class InputMixin:
                     f"X has {modality} cells, but this classifier was fitted without any; it knows "
                     f"{' and '.join(self._specs)}."
                 )
-            n = len(s.cells[0]) if s.kind == "vector" else None
+            n = None if s.kind == "image" else s.cells[0].shape[-1]
             if (s.kind, s.kind == "image" and s.uint8, n) != (
                 spec.kind,
                 spec.uint8,

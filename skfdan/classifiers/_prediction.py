@@ -131,7 +131,7 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
                     report = join_reports([report, bad])
             if len(report) and self.on_error == "raise":
                 raise unreadable_file(report)
-            samples = table_samples(cells, wanted, pooled=self._pooled)
+            samples = table_samples(cells, wanted, embedded=self._embedded_as)
             known[rows] = ~np.all([missing_cells(c) for c in cells.values()], axis=0)
             if not samples:
                 continue

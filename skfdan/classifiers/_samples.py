@@ -14,7 +14,7 @@ import pandas as pd
 
 from skfdan.classifiers._paths import Decoder, PathCells
 from skfdan.nn.encoders import Embedded
-from skfdan.nn.inputs import InputSpec, image_spec, resize, some_of
+from skfdan.nn.inputs import InputSpec, Padded, image_spec, resize, some_of
 from skfdan.table import MODALITIES, SKIP, TEXT, as_cells, is_missing, make_table
 
 
@@ -38,7 +38,7 @@ class ModalitySamples:
 
     @property
     def kind(self) -> str:
-        return "vector" if self.cells[0].ndim == 1 else "image"
+        return {1: "vector", 2: "sequence"}.get(self.cells[0].ndim, "image")
 
     @property
     def uint8(self) -> bool:
@@ -77,6 +77,8 @@ class ModalitySamples:
         """
         import torch
 
+        if self.kind == "sequence":
+            return Padded.of([torch.from_numpy(self.cells[i]) for i in samples])
         if isinstance(self.cells, np.ndarray):
             block = torch.from_numpy(np.ascontiguousarray(self.cells[samples]))
             return Embedded(block) if self.embedded else block
@@ -110,12 +112,15 @@ class ModalitySamples:
 
         ``coarse`` rounds those of images, see :func:`skfdan.nn.inputs.image_spec`.
         """
-        if self.kind == "vector":
-            cells = self._some() if self.on_disk else self.cells
+        if self.kind != "image":
+            if self.kind == "sequence":
+                cells = np.concatenate(self._some())
+            else:
+                cells = self._some() if self.on_disk else self.cells
             values = np.asarray(cells, dtype=np.float64)
             std = values.std(0)
             return InputSpec(
-                "vector", False, values.shape[1], values.mean(0), np.where(std > 1e-12, std, 1.0)
+                self.kind, False, values.shape[1], values.mean(0), np.where(std > 1e-12, std, 1.0)
             )
         return image_spec([self.cells[0]] if self.uint8 else self._some(), coarse)
 
@@ -128,6 +133,9 @@ Samples = dict[str, ModalitySamples]
 
 #: All that a column of X can be.
 _COLUMNS = (*MODALITIES, TEXT)
+
+#: How most classifiers that know it take text, see :func:`table_samples`.
+TEXT_AS_VECTORS = {TEXT: "vector"}
 
 
 def is_table(X: Any) -> bool:
@@ -229,12 +237,13 @@ def table_samples(
     table: pd.DataFrame | Mapping[str, np.ndarray],
     modalities: tuple[str, ...] = MODALITIES,
     decoders: Mapping[str, Decoder] | None = None,
-    pooled: Collection[str] = (TEXT,),
+    embedded: Mapping[str, str] = TEXT_AS_VECTORS,
 ) -> Samples:
     """Read the cells of a modality table.
 
-    ``modalities`` limits what is read; ``decoders`` are for columns of paths. Sequences
-    (T, d) of the modalities in ``pooled`` are averaged to vectors.
+    ``modalities`` limits what is read; ``decoders`` are for columns of paths. The modalities
+    in ``embedded`` are not images but vectors (d,) or sequences (T, d): as a "vector", a
+    sequence is averaged over time; as a "sequence", a vector has one step.
     """
     samples: Samples = {}
     for modality in modalities:
@@ -243,11 +252,11 @@ def table_samples(
             continue
         column = np.asarray(table[modality], dtype=object)
         if decoders is not None and modality in decoders:
-            read = partial(_cell_samples, modality=modality, pooled=pooled)
+            read = partial(_cell_samples, modality=modality, embedded=embedded)
             cells = PathCells(column[filled], filled, decoders[modality], read)
             samples[modality] = ModalitySamples(cells, filled)
             continue
-        parts = [list(_cell_samples(column[i], modality, i, pooled)) for i in filled]
+        parts = [list(_cell_samples(column[i], modality, i, embedded)) for i in filled]
         rows = np.repeat(filled, [len(p) for p in parts])
         samples[modality] = _uniform([c for p in parts for c in p], rows, modality)
     return samples
@@ -277,7 +286,7 @@ def path_rows(cells: np.ndarray, modality: str) -> list[int]:
 
 
 def array_samples(
-    X: Any, modality: str, name: str, pooled: Collection[str] = (TEXT,)
+    X: Any, modality: str, name: str, embedded: Mapping[str, str] = TEXT_AS_VECTORS
 ) -> ModalitySamples:
     """Read one array (n, ...) or sequence of arrays as the samples of a modality."""
     if (hasattr(X, "iloc") and X.ndim == 2) or hasattr(X, "numpy"):
@@ -287,12 +296,13 @@ def array_samples(
     if isinstance(X, np.ndarray) and X.dtype != object and X.ndim == 2:
         X = _numbers(X, name)
         _check_finite(X, name)
-        return ModalitySamples(X, np.arange(len(X)))
+        sequences = embedded.get(modality) == "sequence"
+        return ModalitySamples(X[:, None] if sequences else X, np.arange(len(X)))
     if (
         isinstance(X, np.ndarray)
         and X.dtype != object
         and X.ndim in (3, 4)
-        and (modality not in pooled)
+        and (modality not in embedded)
     ):
         X = _check_block(X, modality, name)
         return ModalitySamples(X, np.arange(len(X)))
@@ -303,7 +313,7 @@ def array_samples(
             f"{name} row {missing[0]} is missing{_and_more(missing)}; a modality that is missing "
             "for some clips belongs in a table: make_table(visual=..., audio=...)."
         )
-    return table_samples(make_table(**{modality: cells}), (modality,), pooled=pooled)[modality]
+    return table_samples(make_table(**{modality: cells}), (modality,), embedded=embedded)[modality]
 
 
 def _check_block(X: np.ndarray, modality: str, name: str) -> np.ndarray:
@@ -325,12 +335,12 @@ def _check_finite(X: np.ndarray, name: str) -> None:
 
 
 def _cell_samples(
-    cell: Any, modality: str, row: int, pooled: Collection[str] = (TEXT,)
+    cell: Any, modality: str, row: int, embedded: Mapping[str, str] = TEXT_AS_VECTORS
 ) -> Iterator[np.ndarray]:
     """Yield the samples of one cell: one, or one a frame or altered copy."""
     where = f"{modality} cell of row {row}"
-    if modality in pooled:
-        yield _pooled(cell, modality, where)
+    if modality in embedded:
+        yield _embedding(cell, modality, where, embedded[modality])
         return
     if isinstance(cell, (str, Path)):
         step = "FaceFrames()" if modality == "visual" else "MelSpectrogram()"
@@ -357,8 +367,8 @@ def _cell_samples(
     yield cell if cell.ndim == 3 else cell[None]
 
 
-def _pooled(cell: Any, modality: str, where: str) -> np.ndarray:
-    """Return a vector, or the mean over the steps of a sequence of them."""
+def _embedding(cell: Any, modality: str, where: str, kind: str) -> np.ndarray:
+    """Return a vector or a sequence of vectors as a ``kind``, "vector" or "sequence"."""
     encoder = {"text": "TextEmbedding", "audio": "Wav2Vec2Embedding"}.get(
         modality, "FrameEmbedding"
     )
@@ -377,6 +387,8 @@ def _pooled(cell: Any, modality: str, where: str) -> np.ndarray:
     cell = _numbers(cell, where)
     if not np.isfinite(cell).all():
         raise ValueError(f"The {where} holds NaN or infinite values; remove or mend that row.")
+    if kind == "sequence":
+        return cell[None] if cell.ndim == 1 else cell
     return cell if cell.ndim == 1 else cell.mean(0, dtype=np.float64).astype(np.float32)
 
 
@@ -413,10 +425,10 @@ def _uniform(cells: list[np.ndarray], rows: np.ndarray, modality: str) -> Modali
                 f"The {modality} cells differ in kind: row {rows[0]} is {_describe(first)}, "
                 f"row {row} is {_describe(cell)}. Send all through the same transformer."
             )
-        if cell.ndim == 1 and cell.shape != first.shape:
+        if cell.ndim < 3 and cell.shape[-1] != first.shape[-1]:
             raise ValueError(
-                f"The {modality} cells differ in length: row {rows[0]} has {len(first)} "
-                f"features, row {row} has {len(cell)}."
+                f"The {modality} cells differ in length: row {rows[0]} has {first.shape[-1]} "
+                f"features, row {row} has {cell.shape[-1]}."
             )
     # Vectors are small: one block makes a batch one indexing step.
     return ModalitySamples(np.stack(cells) if first.ndim == 1 else cells, rows)

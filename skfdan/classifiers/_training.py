@@ -94,7 +94,7 @@ class TrainingMixin:
         return (
             self.backbone in (None, "cnn")
             or self.backbone_trainable is False  # it runs before the first step
-            or all(s.kind == "vector" for s in self._specs.values())
+            or all(s.kind != "image" for s in self._specs.values())
         )
 
     def _resolve_device(self) -> str:

@@ -25,12 +25,12 @@ from skfdan.classifiers._params import (
 )
 from skfdan.classifiers._persistence import PersistenceMixin
 from skfdan.classifiers._prediction import PredictionMixin
-from skfdan.classifiers._samples import Samples
+from skfdan.classifiers._samples import TEXT_AS_VECTORS, Samples
 from skfdan.classifiers._training import TrainingMixin
 from skfdan.classifiers._validation import hold_out
 from skfdan.nn.fdan import FDANOutput
 from skfdan.nn.inputs import InputSpec
-from skfdan.table import MODALITIES, TEXT
+from skfdan.table import MODALITIES
 
 
 class ModalityClassifier(
@@ -92,8 +92,9 @@ class ModalityClassifier(
     #: The modalities that ``fit`` reads; cells of others are left alone.
     _modalities: ClassVar[tuple[str, ...]] = MODALITIES
 
-    #: Those whose cells (T, d) are sequences of vectors, to be averaged; others are images.
-    _pooled: ClassVar[tuple[str, ...]] = (TEXT,)
+    #: Those whose cells are no images but vectors (d,) or sequences (T, d), and which of both
+    #: ("vector", "sequence") they are read as.
+    _embedded_as: ClassVar[dict[str, str]] = TEXT_AS_VECTORS
 
     _params_to_validate: frozenset = frozenset()
 

@@ -176,7 +176,7 @@ class FDRLClassifier(JointClassifier):
     """
 
     fidelity: ClassVar[str] = "partial"
-    _pooled: ClassVar[tuple[str, ...]] = (*MODALITIES, TEXT)
+    _embedded_as: ClassVar[dict[str, str]] = dict.fromkeys((*MODALITIES, TEXT), "vector")
 
     def __init__(
         self,
@@ -269,7 +269,7 @@ class FDRLClassifier(JointClassifier):
         return tuple(self.modalities)
 
     def _check_params(self) -> None:
-        known = self._pooled
+        known = tuple(self._embedded_as)
         given = self.modalities
         if not (
             isinstance(given, (tuple, list)) and len(set(given)) == 2 and set(given) <= set(known)

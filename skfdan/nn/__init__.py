@@ -10,7 +10,7 @@ from skfdan.nn.fdan_official import OfficialFDANNet
 from skfdan.nn.fdrl import FDRL_ABLATIONS, FDRLLoss, FDRLNet, FDRLOutput, paper_factor
 from skfdan.nn.gated import GatedCrossModalAttention
 from skfdan.nn.gmtcnet import GMTCNet
-from skfdan.nn.inputs import InputNorm, InputSpec
+from skfdan.nn.inputs import InputNorm, InputSpec, Padded
 from skfdan.nn.losses import LMMDLoss, dsan_ramp, lmmd
 from skfdan.nn.lvc import AGRU, AGRULVC, LVC
 from skfdan.nn.margin import homogeneous_margin_loss
@@ -48,6 +48,7 @@ __all__ = [
     "MISANet",
     "MISAOutput",
     "OfficialFDANNet",
+    "Padded",
     "TFMixNet",
     "TFMixOutput",
     "TorchvisionNet",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["InputNorm", "InputSpec"]
+__all__ = ["InputNorm", "InputSpec", "Padded"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -24,12 +24,13 @@ class InputSpec:
 
     Parameters
     ----------
-    kind : {"image", "vector"}
-        Images are (C, H, W) cells, with C 1 or 3; vectors are one-dimensional.
+    kind : {"image", "vector", "sequence"}
+        Images are (C, H, W) cells, with C 1 or 3; vectors are one-dimensional;
+        sequences (T, d) are vectors, one a step of time.
     uint8 : bool, default=False
         Whether image cells are bytes in [0, 255].
     n_features : int or None, default=None
-        Length of vector cells.
+        Length of the vectors.
     mean, std : ndarray or float
         Statistics of the training cells: one number for floating-point images,
         one a feature for vectors. Bytes take ImageNet's instead.
@@ -46,6 +47,92 @@ class InputSpec:
     n_features: int | None = None
     mean: np.ndarray | float = 0.0
     std: np.ndarray | float = 1.0
+
+
+@dataclass(frozen=True)
+class Padded:
+    """A batch of sequences of unequal lengths, with zeros after their ends.
+
+    Parameters
+    ----------
+    values : Tensor of shape (n, T, d)
+        The sequences.
+    lengths : Tensor of shape (n,), integer
+        How many steps each has.
+
+    Examples
+    --------
+    >>> batch = Padded.of([torch.ones(2, 3), torch.ones(1, 3)])
+    >>> batch.values.shape, batch.mask().tolist()
+    (torch.Size([2, 2, 3]), [[True, True], [True, False]])
+    """
+
+    values: Tensor
+    lengths: Tensor
+
+    @classmethod
+    def of(cls, sequences: Sequence[Tensor]) -> Padded:
+        """Put sequences into one batch.
+
+        Parameters
+        ----------
+        sequences : sequence of Tensor of shape (T_i, d)
+            The sequences.
+
+        Returns
+        -------
+        Padded
+            The batch.
+        """
+        lengths = torch.tensor([len(s) for s in sequences])
+        return cls(nn.utils.rnn.pad_sequence(list(sequences), batch_first=True), lengths)
+
+    def mask(self) -> Tensor:
+        """Return where there are steps.
+
+        Returns
+        -------
+        Tensor of shape (n, T), bool
+            False in the padding.
+        """
+        steps = torch.arange(self.values.shape[1], device=self.values.device)
+        return steps < self.lengths[:, None]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, samples: slice) -> Padded:
+        return Padded(self.values[samples], self.lengths[samples])
+
+    def to(self, device: str | torch.device, non_blocking: bool = False) -> Padded:
+        """Return the same on another device.
+
+        Parameters
+        ----------
+        device : str or torch.device
+            The device.
+        non_blocking : bool, default=False
+            As in :meth:`torch.Tensor.to`.
+
+        Returns
+        -------
+        Padded
+            The batch there.
+        """
+        return Padded(*(t.to(device, non_blocking=non_blocking) for t in self._tensors()))
+
+    def pin_memory(self) -> Padded:
+        """Return the same in memory from which a GPU copies by itself.
+
+        Returns
+        -------
+        Padded
+            The batch there.
+        """
+        return Padded(*(t.pin_memory() for t in self._tensors()))
+
+    def _tensors(self) -> tuple[Tensor, Tensor]:
+        return self.values, self.lengths
 
 
 class InputNorm(nn.Module):
@@ -88,15 +175,15 @@ class InputNorm(nn.Module):
 
         Parameters
         ----------
-        x : Tensor of shape (n, C, H, W) or (n, d)
+        x : Tensor of shape (n, C, H, W), (n, d) or (n, T, d)
             Cells.
 
         Returns
         -------
-        Tensor of shape (n, 3, size, size) or (n, d), dtype float32
-            Images or vectors.
+        Tensor of shape (n, 3, size, size), (n, d) or (n, T, d), dtype float32
+            Images, vectors or sequences.
         """
-        if self.spec.kind == "vector":
+        if self.spec.kind != "image":
             return (x.float() - self.mean) / self.std
         x = x.float() / 255.0 if self.spec.uint8 else x.float()
         if self.size is not None:

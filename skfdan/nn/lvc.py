@@ -130,6 +130,14 @@ class AGRU(nn.Module):
         return self.attention(states, states, mask)
 
 
+def _batch_norm(norm: nn.BatchNorm1d, x: Tensor) -> Tensor:
+    """Normalise; in evaluation also values of another precision than the statistics."""
+    if norm.training:
+        return nn.BatchNorm1d.forward(norm, x)
+    mean, var = norm.running_mean.to(x.dtype), norm.running_var.to(x.dtype)
+    return F.batch_norm(x, mean, var, norm.weight, norm.bias, eps=norm.eps)
+
+
 class _FrameNorm(nn.BatchNorm1d):
     """Batch normalisation of the frames that are there, of shape (n, T, C)."""
 
@@ -141,7 +149,7 @@ class _FrameNorm(nn.BatchNorm1d):
                 frames, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
             )
         else:
-            y = super().forward(frames)
+            y = _batch_norm(self, frames)
         if mask is None:
             return y.unflatten(0, x.shape[:2])
         return torch.zeros_like(x, dtype=y.dtype).index_put((mask,), y)
@@ -285,7 +293,7 @@ class LVC(nn.Module):
             return F.batch_norm(
                 codes, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
             )
-        return norm(codes)
+        return _batch_norm(norm, codes)
 
 
 class AGRULVC(nn.Module):

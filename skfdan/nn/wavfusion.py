@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from skfdan.nn.fdan import FDANOutput
 from skfdan.nn.gated import GatedCrossModalAttention
+from skfdan.nn.inputs import InputNorm, InputSpec, Padded
 from skfdan.nn.lvc import AGRU, AGRULVC
 from skfdan.nn.margin import homogeneous_margin_loss
 from skfdan.nn.misa import FUSED
@@ -92,6 +93,21 @@ def sequences(
             mask = mask & present[m][:, None]
         xs[m], kept[m] = x.to(dtype).masked_fill(~mask[..., None], 0.0), mask
     return xs, kept
+
+
+def _rows_of(
+    given: Mapping[str, Tensor | None], masks: Mapping[str, Tensor], index: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor | None], dict[str, Tensor]]:
+    """Return the sample of every row, and an empty mask where there is none."""
+    rows, kept = {}, {}
+    for m, x in given.items():
+        rows[m] = x
+        if x is not None:
+            x = x[:, None] if x.ndim == 2 else x
+            mask = masks.get(m, x.new_ones(x.shape[:2], dtype=torch.bool))
+            i = index[m]
+            rows[m], kept[m] = x[i], mask[i] & (i >= 0)[:, None]
+    return rows, kept
 
 
 def pool(x: Tensor, mask: Tensor) -> Tensor:
@@ -185,9 +201,10 @@ class WavFusionNet(nn.Module):
     ----------
     n_classes : int
         Number of emotions.
-    n_features : mapping of {"audio", "text", "visual"} to int
-        The modalities that the network is built for, and the widths of their
-        frames. A single one is encoded, averaged and classified.
+    inputs : mapping of {"audio", "text", "visual"} to InputSpec or int
+        The modalities that the network is built for, and their frames; of those
+        that are given by their width alone, nothing is normalised. A single
+        modality is encoded, averaged and classified.
     dim : int, default=256
         Width of the audio's layers; audio of that width is not projected.
         wav2vec 2.0 base has 768.
@@ -235,7 +252,7 @@ class WavFusionNet(nn.Module):
     def __init__(
         self,
         n_classes: int,
-        n_features: Mapping[str, int],
+        inputs: Mapping[str, InputSpec | int],
         dim: int = 256,
         hidden: int = 128,
         n_deep: int = 3,
@@ -248,10 +265,13 @@ class WavFusionNet(nn.Module):
         dropout: float = 0.1,
     ):
         super().__init__()
-        if not n_features or set(n_features) - set(ORDER):
+        if not inputs or set(inputs) - set(ORDER):
             raise ValueError(
-                f"n_features has the modalities {list(n_features)}; choose among {list(ORDER)}."
+                f"inputs has the modalities {list(inputs)}; choose among {list(ORDER)}."
             )
+        n_features = {
+            m: s.n_features if isinstance(s, InputSpec) else int(s) for m, s in inputs.items()
+        }
         if fusion not in ("gated", "concat"):
             raise ValueError(f"fusion={fusion!r} is unknown; choose one of 'gated', 'concat'.")
         has_audio = "audio" in n_features
@@ -259,6 +279,9 @@ class WavFusionNet(nn.Module):
             raise ValueError("fusion='gated' needs audio, which asks; take fusion='concat'.")
         self.modalities = tuple(m for m in ORDER if m in n_features)
         self.fusion = fusion
+        self.inputs = nn.ModuleDict(
+            {m: InputNorm(s) for m, s in inputs.items() if isinstance(s, InputSpec)}
+        )
         self.rest = AuxiliaryEncoders(
             n_classes,
             n_features,
@@ -293,18 +316,25 @@ class WavFusionNet(nn.Module):
         visual: Tensor | None = None,
         masks: Mapping[str, Tensor] | None = None,
         present: Mapping[str, Tensor] | None = None,
+        index: Mapping[str, Tensor] | None = None,
+        ignored: Mapping[str, Tensor] | None = None,
     ) -> WavFusionOutput:
         """Classify rows.
 
         Parameters
         ----------
-        audio, text, visual : Tensor of shape (n, T_m, d_m) or (n, d_m), or None
+        audio, text, visual : Padded, Tensor of shape (n, T_m, d_m) or (n, d_m), or None
             Frames of each modality, padding last, or one vector. What is left
             out is lacking everywhere.
         masks : mapping of modality to Tensor of shape (n, T_m), bool; or None
             True for frames, False for padding.
         present : mapping of modality to Tensor of shape (n,), bool; or None
             Which rows have the modality; those of an empty mask lack it as well.
+        index : mapping of modality to Tensor of shape (n,), integer; or None
+            The sample of every row, -1 where it lacks the modality. Without it,
+            sample i belongs to row i.
+        ignored : mapping of modality to Tensor of shape (n,), bool; or None
+            Where a row's modality is treated as lacking although it is there.
 
         Returns
         -------
@@ -313,6 +343,16 @@ class WavFusionNet(nn.Module):
         """
         given = {"audio": audio, "text": text, "visual": visual}
         given = {m: given[m] for m in self.modalities}
+        masks = dict(masks or {})
+        for m, x in given.items():
+            if isinstance(x, Padded):
+                given[m], masks[m] = x.values, x.mask()
+            if m in self.inputs and x is not None:
+                given[m] = self.inputs[m](given[m])
+        if index is not None:
+            given, masks = _rows_of(given, masks, index)
+        if ignored:
+            present = {m: ~i for m, i in ignored.items()}
         xs, masks = sequences(given, masks, present, self.rest.classifier.weight.dtype)
         there = {m: mask.any(1) for m, mask in masks.items()}
         encoded = self.rest.encode(xs, masks)
@@ -339,6 +379,17 @@ class WavFusionNet(nn.Module):
         first[:, 0] = True
         x = torch.where(lacks[..., None], self.no_audio, self.projection(xs["audio"]))
         return x, mask | (lacks & first)
+
+
+def margin_term(out: WavFusionOutput, y: Tensor, margin: float) -> Tensor:
+    """Return the margin loss (eq. 14) of all labelled rows; -1 is no label."""
+    if not out.common:
+        return 0.0 * out.logits[FUSED].sum()
+    rows = {m: out.present[m] & (y >= 0) for m in out.common}
+    features = torch.cat([z[rows[m]] for m, z in out.common.items()])
+    modality = torch.cat([torch.full_like(y[r], i) for i, r in enumerate(rows.values())])
+    emotion = torch.cat([y[r] for r in rows.values()])
+    return homogeneous_margin_loss(features, modality, emotion, margin)
 
 
 def wavfusion_loss(
@@ -374,11 +425,5 @@ def wavfusion_loss(
     (torch.Size([]), ['task', 'margin'])
     """
     task = F.cross_entropy(out.logits[FUSED], y)
-    apart = 0.0 * task
-    if out.common:
-        rows = {m: out.present[m] for m in out.common}
-        features = torch.cat([z[rows[m]] for m, z in out.common.items()])
-        modality = torch.cat([torch.full_like(y[r], i) for i, r in enumerate(rows.values())])
-        emotion = torch.cat([y[r] for r in rows.values()])
-        apart = homogeneous_margin_loss(features, modality, emotion, margin)
+    apart = margin_term(out, y, margin)
     return task + weight * apart, {"task": task.detach(), "margin": apart.detach()}

@@ -174,7 +174,7 @@ def _is_spec(spec: Any) -> bool:
         numeric = all(isinstance(v, numbers.Real) for v in statistics)
         return spec.n_features is None and numeric and 0 < spec.std < np.inf
     return (
-        spec.kind == "vector"
+        spec.kind in ("vector", "sequence")
         and not spec.uint8
         and _is_int(spec.n_features)
         and all(_is_array(v, "f8", 1) and len(v) == spec.n_features > 0 for v in statistics)

@@ -10,6 +10,7 @@ from skfdan.classifiers import (
     MISAClassifier,
     TFMixClassifier,
     TorchvisionClassifier,
+    WavFusionClassifier,
 )
 from skfdan.feature_selection import INCASelector
 from skfdan.preprocessing import (
@@ -87,6 +88,22 @@ INSTANCES = {
             audio=EVERYTHING,
             lr=0.01,
             max_epochs=30,
+        ),
+    ],
+    "WavFusionClassifier": [
+        WavFusionClassifier(dim=32, hidden=16, n_deep=1, lr=3e-3, max_epochs=12, batch_size=64),
+        WavFusionClassifier(
+            visual=EVERYTHING,
+            audio=EVERYTHING,
+            text=EVERYTHING,
+            dim=16,
+            hidden=8,
+            n_deep=1,
+            n_codes=8,
+            common_dim=8,
+            lr=5e-3,
+            max_epochs=12,
+            batch_size=64,
         ),
     ],
     "TwineShufflePattern": [TwineShufflePattern(), TwineShufflePattern(n_levels=2)],

@@ -13,6 +13,7 @@ from skfdan.classifiers import (
     MISAClassifier,
     TFMixClassifier,
     TorchvisionClassifier,
+    WavFusionClassifier,
 )
 from skfdan.nn.adaptation import ADAPTATIONS
 from skfdan.preprocessing import (
@@ -83,6 +84,20 @@ CLASSIFIERS = {
     ),
     "fdrl": lambda: (
         FDRLClassifier(hidden=8, text=[0, 1, 2], audio=slice(3, None), **SOME).fit(MATRIX, Y),
+        MATRIX,
+    ),
+    "wavfusion": lambda: (
+        WavFusionClassifier(
+            dim=8,
+            hidden=4,
+            n_deep=1,
+            n_codes=4,
+            common_dim=4,
+            text=[0, 1, 2],
+            visual=[3, 4, 5],
+            audio=slice(6, None),
+            **SOME,
+        ).fit(MATRIX, Y),
         MATRIX,
     ),
     "gmtcnet": lambda: (GMTCNetClassifier(n_filters=4, n_blocks=2, **SOME).fit(SOUND, Y), SOUND),
