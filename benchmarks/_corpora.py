@@ -19,6 +19,7 @@ LOADERS = {
     "ravdess": "load_ravdess",
     "savee": "load_savee",
     "meld": "load_meld",
+    "iemocap": "load_iemocap",
     "emodb": "load_emodb",
     "crema_d": "load_crema_d",
     "fer2013": "load_fer2013",
@@ -29,12 +30,13 @@ TITLES = {
     "ravdess": "RAVDESS",
     "savee": "SAVEE",
     "meld": "MELD",
+    "iemocap": "IEMOCAP",
     "emodb": "EmoDB",
     "crema_d": "CREMA-D",
     "fer2013": "FER2013",
     "folder": "folder",
 }
-VOICES = ("ravdess", "savee", "meld", "emodb", "crema_d", "folder")
+VOICES = ("ravdess", "savee", "meld", "iemocap", "emodb", "crema_d", "folder")
 #: Faces that are cropped already: no detector.
 CROPPED = ("fer2013",)
 #: The faces of the corpus whose voices are tested.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skfdan.table import MODALITIES, SKIP, is_missing
+from skfdan.table import MODALITIES, SKIP, TEXT, is_blank, is_missing
 from skfdan.utils._table_html import bytes_text, label_text, summary_html
 
 __all__ = ["TableSummary", "summarize_table"]
@@ -34,22 +34,25 @@ class TableSummary:
     rows : Series of int
         Rows by what they hold, each row in one place: ``"paired"`` (voice and face),
         ``"visual only"``, ``"audio only"``, ``"empty"`` (both cells missing) and ``"skipped"``
-        (a cell is ``SKIP``, which leaves the whole row out of a training).
+        (a cell is ``SKIP``, which leaves the whole row out of a training). A table with texts
+        has ``"text only"`` too, and paired is still voice and face, with or without words.
     classes : DataFrame
         One line a class, ``"(unlabelled)"`` last: rows, share (of all rows), visual and audio
-        (filled cells), paired (rows with both cells filled).
+        (filled cells), paired (rows with both cells filled); text after audio, in a table that
+        has that column.
     speakers : DataFrame or None
         Rows by speaker (index) and class (columns); ``"(unknown)"`` stands for a missing
         speaker. None if speakers are not known: no groups, or every row a group of its own.
     modalities : DataFrame
-        Lines visual and audio: cells that are filled, missing, skipped; nbytes, the memory of
-        the array cells in bytes.
+        Lines visual and audio, and text in a table that has that column: cells that are filled,
+        missing, skipped; nbytes, the memory of the array cells in bytes. A blank transcript is
+        missing.
     cells : DataFrame
-        One line a kind of cell: modality; kind (``"path"``, ``"array"``, ``"other"``,
-        ``"missing"``, ``"skip"``); format (suffix of a path, dtype of an array, type of
-        another object); shape (an axis that varies as "smallest-largest"); cells; nbytes. An
-        array object that stands in several cells is counted once in nbytes; arrays that are
-        views of one block are counted as what they show.
+        One line a kind of cell: modality; kind (``"path"``, ``"transcript"``, ``"array"``,
+        ``"other"``, ``"missing"``, ``"skip"``); format (suffix of a path, dtype of an array,
+        type of another object); shape (an axis that varies as "smallest-largest"); cells;
+        nbytes. An array object that stands in several cells is counted once in nbytes; arrays
+        that are views of one block are counted as what they show.
     notes : list of str
         What deserves a look, in words.
 
@@ -114,10 +117,10 @@ def summarize_table(
 
     Parameters
     ----------
-    table : DataFrame of shape (n, 2) or Bunch
-        A modality table, or what a loader returned. A column that is absent counts as missing
-        throughout; columns that a ``ColumnTransformer`` has renamed (``audio__audio``) count,
-        other columns do not.
+    table : DataFrame of shape (n, 2) or (n, 3), or Bunch
+        A modality table, or what a loader returned. A column ``visual`` or ``audio`` that is
+        absent counts as missing throughout, and ``text`` not at all; columns that a
+        ``ColumnTransformer`` has renamed (``audio__audio``) count, other columns do not.
     y : array-like of shape (n,) or None, default=None
         Labels; None takes the Bunch's ``target``, if a Bunch is given. None, NaN and ``""`` are
         missing labels; -1 is a label like any other, as it is for most classifiers.
@@ -177,12 +180,15 @@ def summarize_table(
             f"table); got {type(table).__name__}. make_table(visual=..., audio=...) builds one."
         )
     columns = _columns(table)
+    modalities = (*MODALITIES, TEXT) if TEXT in columns else MODALITIES
     n = len(table)
     labels, speakers = _names(y, "y", n, UNLABELLED), _names(groups, "groups", n, UNKNOWN)
-    cells = {m: list(columns.get(m, [None] * n)) for m in MODALITIES}
-    missing = {m: np.array([is_missing(c) for c in cells[m]], dtype=bool) for m in MODALITIES}
-    skipped = {m: np.array([c is SKIP for c in cells[m]], dtype=bool) for m in MODALITIES}
-    filled = {m: ~(missing[m] | skipped[m]) for m in MODALITIES}
+    cells = {m: list(columns.get(m, [None] * n)) for m in modalities}
+    if TEXT in columns:
+        cells[TEXT] = [None if is_blank(c) else c for c in cells[TEXT]]
+    missing = {m: np.array([is_missing(c) for c in cells[m]], dtype=bool) for m in modalities}
+    skipped = {m: np.array([c is SKIP for c in cells[m]], dtype=bool) for m in modalities}
+    filled = {m: ~(missing[m] | skipped[m]) for m in modalities}
     rows = _rows(filled, skipped)
     labels = [UNLABELLED] * n if labels is None else labels
     classes = _classes(labels, filled)
@@ -191,20 +197,20 @@ def summarize_table(
         speakers = None
     by_speaker = None if speakers is None else _crossed(speakers, labels)
     kinds = pd.DataFrame(
-        [line for m in MODALITIES for line in _kinds(m, cells[m])],
+        [line for m in modalities for line in _kinds(m, cells[m])],
         columns=["modality", "kind", "format", "shape", "cells", "nbytes"],
     ).astype({"cells": int, "nbytes": int})
-    modalities = pd.DataFrame(
+    by_modality = pd.DataFrame(
         {
-            "filled": [int(filled[m].sum()) for m in MODALITIES],
-            "missing": [int(missing[m].sum()) for m in MODALITIES],
-            "skipped": [int(skipped[m].sum()) for m in MODALITIES],
-            "nbytes": [int(kinds["nbytes"][kinds["modality"] == m].sum()) for m in MODALITIES],
+            "filled": [int(filled[m].sum()) for m in modalities],
+            "missing": [int(missing[m].sum()) for m in modalities],
+            "skipped": [int(skipped[m].sum()) for m in modalities],
+            "nbytes": [int(kinds["nbytes"][kinds["modality"] == m].sum()) for m in modalities],
         },
-        index=list(MODALITIES),
+        index=list(modalities),
     )
-    notes = _notes(rows, classes, by_speaker, modalities, kinds)
-    return TableSummary(n, rows, classes, by_speaker, modalities, kinds, notes)
+    notes = _notes(rows, classes, by_speaker, by_modality, kinds)
+    return TableSummary(n, rows, classes, by_speaker, by_modality, kinds, notes)
 
 
 def _columns(table: pd.DataFrame) -> dict[str, pd.Series]:
@@ -217,12 +223,12 @@ def _columns(table: pd.DataFrame) -> dict[str, pd.Series]:
                 f"summarize_table: the table has two columns that are {modality}; keep one of "
                 f"them: {list(table.columns)}."
             )
-        if modality in MODALITIES:
+        if modality in (*MODALITIES, TEXT):
             found[modality] = table.iloc[:, i]
     if not found:
         raise ValueError(
-            f"summarize_table: the table has columns {list(table.columns)}; it needs 'visual' or "
-            "'audio'. make_table builds one."
+            f"summarize_table: the table has columns {list(table.columns)}; it needs 'visual', "
+            "'audio' or 'text'. make_table builds one."
         )
     return found
 
@@ -269,18 +275,19 @@ def _index(names: list[Hashable]) -> pd.Index:
 
 
 def _rows(filled: dict[str, np.ndarray], skipped: dict[str, np.ndarray]) -> pd.Series:
-    left_out = skipped["visual"] | skipped["audio"]
+    left_out = np.any(list(skipped.values()), axis=0)
     visual, audio = filled["visual"] & ~left_out, filled["audio"] & ~left_out
-    return pd.Series(
-        {
-            "paired": int((visual & audio).sum()),
-            "visual only": int((visual & ~audio).sum()),
-            "audio only": int((audio & ~visual).sum()),
-            "empty": int((~visual & ~audio & ~left_out).sum()),
-            "skipped": int(left_out.sum()),
-        },
-        name="rows",
-    )
+    empty = ~visual & ~audio & ~left_out
+    counts = {
+        "paired": visual & audio,
+        "visual only": visual & ~audio,
+        "audio only": audio & ~visual,
+    }
+    if TEXT in filled:
+        counts["text only"] = empty & filled[TEXT]
+        empty = empty & ~filled[TEXT]
+    counts |= {"empty": empty, "skipped": left_out}
+    return pd.Series({kind: int(mask.sum()) for kind, mask in counts.items()}, name="rows")
 
 
 def _classes(labels: list[Hashable], filled: dict[str, np.ndarray]) -> pd.DataFrame:
@@ -316,6 +323,8 @@ def _kinds(modality: str, cells: list[Any]) -> list[tuple]:
             key = ("skip", "", 0)
         elif is_missing(cell):
             key = ("missing", "", 0)
+        elif modality == TEXT and isinstance(cell, str):
+            key = ("transcript", "", 0)
         elif isinstance(cell, (str, os.PathLike)):
             suffix = os.path.splitext(os.fsdecode(cell))[1].lower()
             key = ("path", suffix or "(no suffix)", 0)
@@ -350,7 +359,10 @@ def _notes(
     notes = []
     labelled = classes.drop(index=UNLABELLED, errors="ignore")
     if rows["empty"]:
-        notes.append(f"{_count(rows['empty'], 'row')} with neither a visual nor an audio cell")
+        none = "neither a visual nor an audio cell"
+        if TEXT in modalities.index:
+            none = "no visual, audio or text cell"
+        notes.append(f"{_count(rows['empty'], 'row')} with {none}")
     if UNLABELLED in classes.index:
         notes.append(f"{_count(classes.loc[UNLABELLED, 'rows'], 'row')} without a label")
     if len(labelled) > 1 and labelled["rows"].max() >= 2 * labelled["rows"].min():
@@ -359,16 +371,18 @@ def _notes(
             f"the largest class, {label_text(labelled['rows'].idxmax())}, has {ratio:.1f} times "
             f"the rows of the smallest, {label_text(labelled['rows'].idxmin())}"
         )
-    for modality in MODALITIES:
+    for modality in modalities.index:
         lacking = labelled.index[labelled[modality] == 0]
         if len(lacking) and modalities.loc[modality, "filled"]:
             names = ", ".join(map(label_text, lacking[:5])) + (", ..." if len(lacking) > 5 else "")
             word = "class" if len(lacking) == 1 else "classes"
             notes.append(f"no {modality} cell in {word} {names}")
-        if {"path", "array"} <= set(kinds["kind"][kinds["modality"] == modality]):
+        found = set(kinds["kind"][kinds["modality"] == modality])
+        written = "transcript" if modality == TEXT else "path"
+        if {written, "array"} <= found:
             notes.append(
-                f"paths and arrays in the {modality} column, of which classifiers take one or the "
-                "other"
+                f"{written}s and arrays in the {modality} column, of which classifiers take one "
+                "or the other"
             )
     if speakers is None and rows.sum():
         notes.append("speakers are not known: no split can be called speaker-independent")

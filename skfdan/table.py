@@ -26,11 +26,13 @@ __all__ = [
     "as_cells",
     "is_missing",
     "make_table",
+    "modality_columns",
     "stack_modalities",
     "unpair",
 ]
 
-#: The columns that every table has, in this order.
+#: The two columns that every table has, in this order; ``text`` is none of them, as not every
+#: table has it (:func:`modality_columns` names those that one table has).
 MODALITIES = ("visual", "audio")
 
 #: The column of transcripts, or of what an encoder made of them; not every table has it.
@@ -103,6 +105,45 @@ def as_cells(cells: Iterable[Any]) -> np.ndarray:
     return column
 
 
+def is_blank(cell: Any) -> bool:
+    """Tell whether a cell of the column text is missing, or a transcript without a word."""
+    return is_missing(cell) or (isinstance(cell, str) and not cell.strip())
+
+
+def modality_columns(table: pd.DataFrame) -> tuple[str, ...]:
+    """Return the modalities of which a table has a column.
+
+    Parameters
+    ----------
+    table : DataFrame of shape (n, n_columns)
+        Modality table; other columns may stand between.
+
+    Returns
+    -------
+    tuple of str
+        Those of ``"visual"``, ``"audio"`` and ``"text"`` that are columns, in this order
+        whatever the table's own is.
+
+    Raises
+    ------
+    TypeError
+        If the table is no DataFrame.
+
+    Examples
+    --------
+    >>> modality_columns(make_table(audio=["a.wav"]))
+    ('visual', 'audio')
+    >>> modality_columns(make_table(audio=["a.wav"], text=["I am fine."]))
+    ('visual', 'audio', 'text')
+    """
+    if not isinstance(table, pd.DataFrame):
+        raise TypeError(
+            f"modality_columns takes a modality table, a DataFrame, not {type(table).__name__}; "
+            "make_table(visual=..., audio=...) builds one."
+        )
+    return tuple(m for m in (*MODALITIES, TEXT) if m in table.columns)
+
+
 def make_table(
     visual: Iterable[Any] | None = None,
     audio: Iterable[Any] | None = None,
@@ -171,8 +212,7 @@ def make_table(
         if name != TEXT or cells is not None
     }
     if TEXT in columns:
-        blank = [isinstance(cell, str) and not cell.strip() for cell in columns[TEXT]]
-        columns[TEXT][blank] = None
+        columns[TEXT][[is_blank(cell) for cell in columns[TEXT]]] = None
     lengths = {name: len(cells) for name, cells in columns.items() if cells is not None}
     if len(set(lengths.values())) > 1:
         found = " and ".join(
@@ -310,7 +350,9 @@ def unpair(
     Returns
     -------
     table : DataFrame of shape (m, 2) or (m, 3)
-        Visual rows first, then audio rows, then text; missing cells give no row.
+        Visual rows first, then audio rows, then text; missing cells give no row. A
+        classifier of voice and face can use no row of text alone: give
+        ``table[["visual", "audio"]]`` where it is to train on the rest.
     y : ndarray of shape (m,)
         Labels.
     groups : ndarray of shape (m,) or None
@@ -337,7 +379,7 @@ def unpair(
         )
     if y is None:
         raise ValueError("unpair: y is None; give a label a row.")
-    present = [m for m in (*MODALITIES, TEXT) if m in table.columns]
+    present = modality_columns(table)
     if not present:
         raise ValueError(
             f"unpair: the table has columns {list(table.columns)}; it needs 'visual', 'audio' "
@@ -355,7 +397,7 @@ def unpair(
     rows: list[int] = []
     for modality in present:
         for i, cell in enumerate(table[modality]):
-            if is_missing(cell):
+            if is_blank(cell) if modality == TEXT else is_missing(cell):
                 continue
             frames = modality == "visual" and isinstance(cell, np.ndarray) and cell.ndim == 4
             parts = list(cell) if frames else [cell]

@@ -364,3 +364,41 @@ def test_it_needs_no_torch():
         "assert not {'torch', 'sklearn', 'matplotlib'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_texts_are_counted():
+    table = make_table(
+        audio=["a.wav", None, None, None],
+        text=["Hello.", "No!", np.zeros((3, 4), dtype=np.float32), None],
+    )
+    table.loc[3, "text"] = " "
+    summary = summarize_table(table, ["joy", "joy", "joy", "fear"])
+    assert summary.rows.to_dict() == {
+        **{"paired": 0, "visual only": 0, "audio only": 1, "text only": 2},
+        **{"empty": 1, "skipped": 0},
+    }
+    assert summary.classes["text"].to_dict() == {"fear": 0, "joy": 3}
+    assert summary.modalities.loc["text"].tolist() == [3, 1, 0, 48]
+    cells = summary.cells[summary.cells["modality"] == "text"]
+    assert dict(zip(cells["kind"], cells["cells"], strict=True)) == {
+        "transcript": 2,
+        "array": 1,
+        "missing": 1,
+    }
+    assert "1 row with no visual, audio or text cell" in summary.notes
+    assert "no text cell in class fear" in summary.notes
+    assert any(note.startswith("transcripts and arrays in the text") for note in summary.notes)
+    assert "text only" in repr(summary)
+    assert "transcript" in summary._repr_html_()
+
+
+def test_a_skipped_text_leaves_its_row_out():
+    table = make_table(audio=["a.wav", "b.wav"], text=["Hello.", SKIP])
+    assert summarize_table(table).rows[["audio only", "skipped"]].tolist() == [1, 1]
+
+
+def test_table_without_texts_has_no_line_of_them():
+    summary = summarize_table(make_table(audio=["a.wav"]), ["joy"])
+    assert "text only" not in summary.rows
+    assert summary.modalities.index.tolist() == ["visual", "audio"]
+    assert list(summary.classes.columns) == ["rows", "share", "visual", "audio", "paired"]

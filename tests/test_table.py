@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.compose import ColumnTransformer
-from sklearn.model_selection import GroupKFold, train_test_split
+from sklearn.model_selection import GroupKFold, KFold, train_test_split
 
-from skfdan import make_table, stack_modalities, unpair
-from skfdan.table import MODALITIES, as_cells, is_missing
+from skfdan import FDANClassifier, make_table, stack_modalities, summarize_table, unpair
+from skfdan.table import MODALITIES, as_cells, is_missing, modality_columns
 
 
 def faces(n, size=4):
@@ -430,3 +430,47 @@ def test_unpair_gives_texts_rows_of_their_own():
     assert apart["text"].tolist() == [None, None, "Hello."]
     assert y.tolist() == ["joy", "joy", "anger"]
     assert groups is None
+
+
+def test_modality_columns_in_order():
+    table = make_table(audio=["a.wav"], text=["Hello."])
+    assert modality_columns(table) == ("visual", "audio", "text")
+    assert modality_columns(table[["text", "audio"]].assign(age=3)) == ("audio", "text")
+    assert modality_columns(make_table(audio=["a.wav"])) == ("visual", "audio")
+    with pytest.raises(TypeError, match=r"modality table, a DataFrame, not list"):
+        modality_columns(["a.wav"])
+
+
+def test_unpair_gives_blank_texts_no_row():
+    # Frames that others made may hold what make_table takes for missing.
+    table = pd.DataFrame({"audio": ["a.wav", None], "text": [" ", "Hello."]}, dtype=object)
+    apart, y, _ = unpair(table, ["joy", "anger"])
+    assert apart["text"].tolist() == [None, "Hello."]
+    assert y.tolist() == ["joy", "anger"]
+
+
+def test_splits_and_column_transformers_carry_text():
+    texts = [f"Word {i}." for i in range(6)]
+    table = make_table(audio=[np.full(2, i) for i in range(6)], text=texts)
+    _, test = next(KFold(3).split(table))
+    assert table.iloc[test]["text"].tolist() == texts[:2]
+    columns = ColumnTransformer(
+        [("audio", "passthrough", ["audio"]), ("text", "passthrough", ["text"])]
+    ).set_output(transform="pandas")
+    out = columns.fit_transform(table)
+    assert out["text__text"].tolist() == texts
+    assert summarize_table(out).modalities.loc["text", "filled"] == 6
+
+
+def test_classifier_of_voice_and_face_ignores_text():
+    rng = np.random.default_rng(0)
+    y = np.array(["anger", "joy"] * 6)
+    cells = {m: list(rng.normal(size=(12, 4)).astype(np.float32)) for m in ("visual", "audio")}
+    few = {"max_epochs": 1, "random_state": 0, "device": "cpu"}
+    plain = FDANClassifier(**few).fit(make_table(**cells), y)
+    texts = make_table(**cells, text=["I am fine."] * 11 + [None])
+    told = FDANClassifier(**few).fit(texts, y)
+    np.testing.assert_array_equal(told.predict_proba(texts), plain.predict_proba(texts))
+    np.testing.assert_array_equal(
+        plain.predict_proba(texts), plain.predict_proba(texts[["visual", "audio"]])
+    )

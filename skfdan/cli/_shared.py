@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 #: Exit codes.
 OK, PROBLEMS, USAGE, INTERRUPTED = 0, 1, 2, 130
 
-CORPORA = ("folder", "ravdess", "savee", "meld", "crema_d", "emodb")
+CORPORA = ("folder", "ravdess", "savee", "meld", "crema_d", "emodb", "iemocap")
 
 #: The cells of a table, in words.
 NOUNS = {"audio": "voice", "visual": "face"}
@@ -74,7 +74,8 @@ def load_corpus(arguments: argparse.Namespace) -> Bunch:
 
     pattern = arguments.speaker_pattern
     if arguments.corpus == "folder":
-        return datasets.load_folder(arguments.folder, speaker_pattern=pattern)
+        # No command reads words: a row of them alone would be one that nothing can be done with.
+        return datasets.load_folder(arguments.folder, speaker_pattern=pattern, text=None)
     if pattern is not None:
         raise ValueError(
             f"--speaker-pattern is for emotion folders; the names of {arguments.corpus} tell "

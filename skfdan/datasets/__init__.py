@@ -7,6 +7,7 @@ from .crema_d import load_crema_d
 from .emodb import load_emodb
 from .fer2013 import load_fer2013
 from .folder import load_folder
+from .iemocap import load_iemocap
 from .meld import load_meld
 from .ravdess import load_ravdess
 from .savee import load_savee
@@ -20,6 +21,7 @@ __all__ = [
     "load_emodb",
     "load_fer2013",
     "load_folder",
+    "load_iemocap",
     "load_meld",
     "load_published_results",
     "load_ravdess",

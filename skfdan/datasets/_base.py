@@ -279,11 +279,14 @@ def make_bunch(
     emotions: Iterable[str] | Mapping[str, str | None] | None,
     report: Report,
     descr: str,
+    text: str | None = None,
 ) -> Bunch:
     """Turn indexed rows into the Bunch that every loader returns.
 
     ``rows`` has the columns clip, visual, audio, speaker, emotion and the corpus's own;
-    ``labels`` are the emotions that ``emotions=`` may name.
+    ``labels`` are the emotions that ``emotions=`` may name. ``text`` is the column of
+    transcripts that the table is to have. Corpora whose actors all read the same sentences
+    give none: the words tell nothing of the emotion there.
     """
     mapped = map_emotions(rows["emotion"], emotions, labels=labels, corpus=corpus)
     dropped = rows["emotion"][mapped.isna()]
@@ -299,7 +302,11 @@ def make_bunch(
     frame = rows.drop(columns=["visual", "audio"])
     frame = frame.assign(corpus=corpus, emotion=rows["emotion"].tolist())
     return Bunch(
-        table=make_table(visual=rows["visual"], audio=rows["audio"]),
+        table=make_table(
+            visual=rows["visual"],
+            audio=rows["audio"],
+            text=None if text is None else rows[text],
+        ),
         target=np.array(rows["emotion"].tolist(), dtype=str),
         groups=np.array(rows["speaker"].tolist(), dtype=str),
         frame=frame[head + [c for c in frame.columns if c not in head]],

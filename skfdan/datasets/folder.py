@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from sklearn.utils import Bunch
 
+from ..table import TEXT, is_blank
 from ._base import (
     AUDIO_SUFFIXES,
     IMAGE_SUFFIXES,
@@ -50,6 +51,8 @@ anger/clip1.mp4 and anger/clip1.wav, are one clip. A video is the visual cell, a
 audio cell if the clip has no sound file."""
 MANIFEST = """\
 A csv manifest, one row a clip; its paths are relative to its own folder."""
+TEXTS = """
+The column {text!r} of the manifest holds transcripts, which are the text cells."""
 SPEAKERS = "speakers, as given."
 NO_SPEAKERS = """\
 speakers are not given, so every clip is a group of its own, and no split of these
@@ -74,11 +77,20 @@ def _parse(
     return clip, role, {"speaker": speaker, "emotion": canonical_emotion(path.parts[0])}
 
 
-def _manifest_rows(path: Path, report: Report) -> tuple[pd.DataFrame, bool]:
-    """Rows of a manifest, and whether it names speakers."""
+def _manifest_rows(
+    path: Path, report: Report, text: str | None
+) -> tuple[pd.DataFrame, bool, str | None]:
+    """Rows of a manifest, whether it names speakers, and its column of transcripts."""
     rows = read_csv(path, ["emotion"], "folder")
+    if text is not None and text not in rows.columns:
+        if text != TEXT:
+            raise ValueError(
+                f"folder: {str(path)!r} lacks the column {text!r}, which text= names; it has "
+                f"{list(rows.columns)}. Pass the name of the column of transcripts, or None."
+            )
+        text = None
     modalities = [m for m in ("visual", "audio") if m in rows.columns]
-    if not modalities:
+    if not modalities and text is None:
         raise ValueError(
             f"folder: {str(path)!r} lacks both columns 'visual' and 'audio'; it has "
             f"{list(rows.columns)}. One of them must hold the paths."
@@ -96,10 +108,15 @@ def _manifest_rows(path: Path, report: Report) -> tuple[pd.DataFrame, bool]:
     if not known:
         rows["speaker"] = rows["clip"]
     rows["emotion"] = rows["emotion"].map(canonical_emotion)
+    named = rows[modalities].notna().any(axis=1)
     for modality in ("visual", "audio"):
         names = rows[modality] if modality in modalities else [None] * len(rows)
         rows[modality] = _existing_files(modality, names, path, report)
-    bare = rows["visual"].isna() & rows["audio"].isna()
+    # A row that names no file may be words alone; one whose files are gone is damaged.
+    wordless = pd.Series(True, index=rows.index)
+    if text is not None:
+        wordless = rows[text].map(is_blank) | named
+    bare = rows["visual"].isna() & rows["audio"].isna() & wordless
     for row in np.flatnonzero(bare):
         report.add(path, "media", f"data row {row + 1} has no file and is left out")
     if bare.all():
@@ -107,7 +124,7 @@ def _manifest_rows(path: Path, report: Report) -> tuple[pd.DataFrame, bool]:
             f"folder: no file that {str(path)!r} names exists, e.g. {report.files[:3]}. Paths "
             "are relative to the manifest's folder."
         )
-    return rows[~bare], known
+    return rows[~bare], known, text
 
 
 def _existing_files(modality: str, names: Iterable[Any], path: Path, report: Report) -> list:
@@ -136,6 +153,7 @@ def load_folder(
     emotions: Iterable[str] | Mapping[str, str | None] | None = None,
     speaker_pattern: str | None = None,
     corpus: str = "folder",
+    text: str | None = "text",
 ) -> Bunch:
     r"""Index clips of your own: emotion folders, or a csv manifest.
 
@@ -144,8 +162,8 @@ def load_folder(
     root : path-like
         A folder whose sub-folders are named after emotions (``anger/clip1.wav``), or a csv
         manifest with the columns visual and/or audio (paths relative to the manifest's
-        folder, empty where missing) and emotion; the columns speaker, clip and split have a
-        meaning too, and any other column is carried along in the frame.
+        folder, empty where missing) and emotion; the columns speaker, clip, split and text
+        have a meaning too, and any other column is carried along in the frame.
     emotions : list of str, dict of str to (str or None), or None, default=None
         None keeps all. A list keeps those emotions. A dict renames emotions, drops those
         whose value is None and keeps the others. Common words have been mapped before:
@@ -156,12 +174,17 @@ def load_folder(
         group of its own.
     corpus : str, default="folder"
         Name of the corpus in the frame.
+    text : str or None, default="text"
+        For a manifest: its column of transcripts. They become the column ``text`` of the
+        table, and stay in the frame. A row with words that names no file is kept. None, or
+        no column of the default's name, leaves the column out of the table.
 
     Returns
     -------
     data : :class:`~sklearn.utils.Bunch`
-        table : DataFrame of shape (n_clips, 2)
-            Modality table; cells are paths, None where a modality is missing.
+        table : DataFrame of shape (n_clips, 2) or (n_clips, 3)
+            Modality table; cells are paths, and transcripts in the column ``text`` if there
+            is one; None where a modality is missing.
         target : ndarray of shape (n_clips,)
             Emotion names.
         groups : ndarray of shape (n_clips,)
@@ -180,8 +203,8 @@ def load_folder(
     NotADirectoryError
         If the path is a file, and its name does not end in ``.csv``.
     ValueError
-        If a manifest lacks a column or value, a file or clip is there twice, an emotion is
-        unknown or nothing is left.
+        If a manifest lacks a column (that of ``text=`` too) or value, a file or clip is there
+        twice, an emotion is unknown or nothing is left.
 
     References
     ----------
@@ -212,8 +235,9 @@ def load_folder(
             "into which the corpus was unpacked."
         )
     if is_csv:
-        rows, known = _manifest_rows(path, report)
+        rows, known, text = _manifest_rows(path, report, text)
     else:
+        text = None
         path = check_root(path, "folder")
         try:
             pattern = None if speaker_pattern is None else re.compile(speaker_pattern)
@@ -241,7 +265,7 @@ def load_folder(
     check_found(rows, path, report, SCHEME)
     labels = sorted(rows["emotion"].unique())
     descr = DESCR.format(
-        form=MANIFEST if path.is_file() else TREE,
+        form=(MANIFEST if is_csv else TREE) + ("" if text is None else TEXTS.format(text=text)),
         emotions=", ".join(labels),
         groups=SPEAKERS if known else NO_SPEAKERS,
     )
@@ -253,4 +277,5 @@ def load_folder(
         emotions=emotions,
         report=report,
         descr=descr,
+        text=text,
     )

@@ -71,10 +71,10 @@ dev_splits_complete and output_repeated_splits_test, or train, dev and test.
 Emotions: anger, disgust, fear, joy, neutral, sadness, surprise; joy is called happiness here.
 
 One row is one annotated utterance, in the order of the csv files; the mp4 is both its visual
-and its audio cell (a sound file of the same name is preferred for the audio cell). With
-media="require" an utterance without media is left out and reported; with media="optional" it
-stays, with missing cells. The clip id is split_diaD_uttU: dialogue numbers start anew in
-every split.
+and its audio cell (a sound file of the same name is preferred for the audio cell), and the
+transcript is its text cell. With media="require" an utterance without media is left out and
+reported; with media="optional" it stays, with its transcript alone. The clip id is
+split_diaD_uttU: dialogue numbers start anew in every split.
 
 Groups are speaker names. The official split is in the frame's column `split`; it is not
 speaker-independent, since the six main speakers are in every part. A minor name ("Waitress")
@@ -82,8 +82,18 @@ may be several people, and a joint one ("Ross and Joey") is a group of its own.
 
 Known defects: train dia125_utt3 is corrupt, dev dia110_utt7 is missing, test dia220_utt0 and
 test dia38_utt4 are minutes long (left out unless keep_defective=True); some files have no
-annotation (left out); alignment with the transcript is automatic and sometimes wrong.
+annotation (left out); alignment with the transcript is automatic and sometimes wrong. Some
+copies of the csv files hold the control characters U+0080 to U+009F in the place of
+punctuation, an apostrophe as U+0092: they are read as the Windows-1252 characters that they
+were, so that every copy gives the same transcripts.
 """
+
+#: The control characters that Windows-1252 bytes become when they are taken for Latin-1.
+_CONTROLS = {
+    code: bytes([code]).decode("cp1252")
+    for code in range(0x80, 0xA0)
+    if code not in (0x81, 0x8D, 0x8F, 0x90, 0x9D)  # Windows-1252 has no character there.
+}
 
 
 def _parse(path: PurePosixPath) -> tuple[str, str, dict[str, Any]] | str | None:
@@ -138,6 +148,7 @@ def _read_annotations(path: Path, split: str) -> pd.DataFrame:
     _check_rows(rows["speaker"].isna(), "no speaker", frame, path)
     _check_rows(~rows["emotion"].isin(LABELS), f"an emotion that is not in {LABELS}", frame, path)
     rows = rows.astype(dict.fromkeys(numbers, int))
+    rows["text"] = rows["text"].str.translate(_CONTROLS)
     rows["speaker"] = "meld-" + rows["speaker"].str.strip()
     pairs = zip(rows["dialogue"], rows["utterance"], strict=True)
     rows = rows.assign(clip=[f"{split}_dia{d}_utt{u}" for d, u in pairs], split=split)
@@ -173,8 +184,7 @@ def load_meld(
     split : {"train", "dev", "test"}, list of these, or None, default=None
         Parts to load; None loads those whose csv file is there.
     media : {"require", "optional"}, default="require"
-        Whether an utterance without media is left out, or kept with missing cells so that
-        the transcripts load alone.
+        Whether an utterance without media is left out, or kept with its transcript alone.
     keep_defective : bool, default=False
         Whether to use the media that are known to be corrupt or wrongly cut, for a copy in
         which they are repaired.
@@ -182,8 +192,10 @@ def load_meld(
     Returns
     -------
     data : :class:`~sklearn.utils.Bunch`
-        table : DataFrame of shape (n_utterances, 2)
-            Modality table; cells are paths, None where a modality is missing.
+        table : DataFrame of shape (n_utterances, 3)
+            Modality table: ``visual`` and ``audio`` hold paths, ``text`` transcripts, None
+            where one is missing. ``table[["visual", "audio"]]`` is voice and face alone, as
+            for :func:`skfdan.unpair` before the training of a classifier that reads no text.
         target : ndarray of shape (n_utterances,)
             Emotion names.
         groups : ndarray of shape (n_utterances,)
@@ -223,6 +235,9 @@ def load_meld(
     ...     data = load_meld(root, media="optional")
     >>> data.frame["clip"].tolist(), data.target.tolist(), data.groups.tolist()
     (['dev_dia0_utt0'], ['happiness'], ['meld-Ross'])
+    >>> data.table
+      visual audio  text
+    0   None  None  Hey!
     """
     check_option("media", media, ("require", "optional"))
     root = check_root(root, "MELD")
@@ -266,4 +281,5 @@ def load_meld(
         emotions=emotions,
         report=report,
         descr=DESCR,
+        text="text",
     )

@@ -21,7 +21,7 @@ from sklearn.utils import Bunch, check_random_state
 
 from ..table import make_table
 from ..utils.progress import progress_bar
-from . import _faces, _speech
+from . import _faces, _speech, _words
 
 __all__ = ["make_emotion_clips"]
 
@@ -32,7 +32,7 @@ PARAMETERS = "make_emotion_clips.json"
 # Raised when the same parameters begin to mean other clips.
 VERSION = 1
 # Streams of random numbers under one seed.
-SPEAKER, STYLE, CLIP, SPEECH, FILM = range(5)
+SPEAKER, STYLE, CLIP, SPEECH, FILM, WORDS = range(6)
 
 DESCR = """\
 Toy clips of emotional speech, made by skfdan.datasets.make_emotion_clips
@@ -46,6 +46,9 @@ random syllables whose pitch, range, tempo, loudness, tilt, jitter and breath fo
 emotion and speaker. Faces are drawings whose brows, lids and mouth follow the action
 units of each emotion; the mouth opens with the speech. Speakers differ in voice and
 looks and have their own way of showing an emotion; clips differ by chance.
+
+Transcripts (text=True) are invented sentences of everyday words, some of which go with
+the emotion. They are not what is heard: speech is random syllables.
 
 Clips: {n_clips} of {duration} s, {n_speakers} speakers, {n_emotions} emotions ({emotions}).
 Separation: {separation} (0 is chance, 1 is the default).
@@ -64,6 +67,7 @@ def make_emotion_clips(
     sample_rate: int = 16000,
     sound_in_video: bool = True,
     separation: float = 1.0,
+    text: bool = False,
     random_state: int | np.random.RandomState | None = None,
     n_jobs: int | None = None,
     verbose: int = 0,
@@ -101,6 +105,9 @@ default=16000
         Whether the mp4 holds the sound too (AAC), beside the wav.
     separation : float, default=1.0
         How far emotions lie apart, 0 to 3; 0 leaves nothing to be recognised.
+    text : bool, default=False
+        Whether there are transcripts too: an invented sentence a clip, whose words carry
+        part of the emotion. The files are the same with and without.
     random_state : int, RandomState instance or None, default=None
         Seeds everything. An int gives the same clips again; None gives new ones.
     n_jobs : int or None, default=None
@@ -112,14 +119,15 @@ default=16000
     Returns
     -------
     Bunch
-        table : DataFrame of shape (n_clips, 2)
-            Modality table of paths: ``visual`` holds the mp4, ``audio`` the wav.
+        table : DataFrame of shape (n_clips, 2) or (n_clips, 3)
+            Modality table of paths: ``visual`` holds the mp4, ``audio`` the wav. With
+            ``text=True`` the column ``text`` holds transcripts.
         target : ndarray of shape (n_clips,)
             Emotion of each clip.
         groups : ndarray of shape (n_clips,)
             Speaker of each clip.
-        frame : DataFrame of shape (n_clips, 6)
-            Columns clip, corpus, speaker, emotion, visual, audio.
+        frame : DataFrame of shape (n_clips, 6) or (n_clips, 7)
+            Columns clip, corpus, speaker, emotion, visual, audio, and text if asked for.
         report : DataFrame of shape (0, 3)
             Columns file, stage, reason. Empty: no file of a toy corpus is broken.
         DESCR : str
@@ -146,6 +154,10 @@ default=16000
     an unweighted average recall of about 0.6 on speakers it has not seen, of about 0.8 on
     those it has.
 
+    A transcript has seven words. With the default separation each goes with the emotion with
+    a probability of 0.15, and with any emotion of the corpus with another 0.15; the others are
+    everyday words. So a third of the sentences have no word that was chosen for their emotion.
+
     References
     ----------
     .. [1] G. Fant, "Acoustic Theory of Speech Production", Mouton, 1960.
@@ -161,6 +173,10 @@ default=16000
     (4, 2)
     >>> clips.frame[["speaker", "emotion"]].drop_duplicates().shape
     (4, 2)
+    >>> words = make_emotion_clips(n_clips=2, n_speakers=1, emotions=["anger", "sadness"],
+    ...                            duration=0.5, frame_size=32, text=True, random_state=0)
+    >>> [len(sentence.split()) for sentence in words.table["text"]]
+    [7, 7]
     """
     emotions = _check(
         n_clips, n_speakers, emotions, duration, frame_size, fps, sample_rate, separation
@@ -211,8 +227,18 @@ default=16000
             "audio": [str(folder / f"{name}.wav") for name in names],
         }
     )
+    if text:
+        frame["text"] = [
+            _words.say(
+                emotion,
+                emotions,
+                float(separation),
+                np.random.default_rng([parameters["seed"], WORDS, i]),
+            )
+            for i, (_, emotion, _) in enumerate(clips)
+        ]
     return Bunch(
-        table=make_table(visual=frame["visual"], audio=frame["audio"]),
+        table=make_table(visual=frame["visual"], audio=frame["audio"], text=frame.get("text")),
         target=np.array(frame["emotion"].tolist()),
         groups=np.array(frame["speaker"].tolist()),
         frame=frame,

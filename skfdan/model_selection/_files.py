@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skfdan.table import MODALITIES, is_missing
+from skfdan.table import MODALITIES, TEXT, is_blank, is_missing
 
 from ._protocols import Protocol
 
@@ -73,6 +73,9 @@ def make_row_ids(table: pd.DataFrame, clips: Sequence[str]) -> list[str]:
         if not isinstance(clip, str):
             raise TypeError(f"make_row_ids: clip {i} is {clip!r}; clips are strings.")
         held = [m for m, cell in zip(columns, cells, strict=True) if not is_missing(cell)]
+        # Only words alone are named, so that a clip has one id with its words and without.
+        if not held and TEXT in table and not is_blank(table[TEXT].iloc[i]):
+            held = [TEXT]
         if not held:
             raise ValueError(f"make_row_ids: row {i} (clip {clip!r}) has no cell.")
         name = f"{clip}#{'+'.join(held)}"

@@ -11,6 +11,7 @@ from skfdan.datasets import (
     load_emodb,
     load_fer2013,
     load_folder,
+    load_iemocap,
     load_meld,
     load_published_results,
     load_ravdess,
@@ -69,6 +70,12 @@ def _no_media(c: Case):
     load_meld(c.tmp / "meld")
 
 
+def _damaged_line(c: Case):
+    line = "[6.2901 - 8.2357] Ses01F_impro01_F000 neu"
+    c.written(f"i/Session1/dialog/EmoEvaluation/{line[18:32]}.txt", f"% header\n{line}\n")
+    load_iemocap(c.tmp / "i")
+
+
 CASES = {
     "`load_folder` of a folder that is not there": lambda c: load_folder(c.tmp / "none"),
     "`load_folder` of a csv file that is not there": lambda c: load_folder(c.tmp / "none.csv"),
@@ -92,6 +99,9 @@ CASES = {
     ),
     "`load_folder` of a csv file without paths": lambda c: load_folder(
         c.written("list.csv", "sound,emotion\na.wav,joy\n")
+    ),
+    "`load_folder` with a column of transcripts that is not there": lambda c: load_folder(
+        c.written("list.csv", "audio,emotion\na.wav,joy\n"), text="words"
     ),
     "`load_folder` of a csv file with an empty emotion": lambda c: load_folder(
         c.written("list.csv", "audio,emotion\na.wav,joy\nb.wav,\n")
@@ -119,6 +129,9 @@ CASES = {
     "`load_fer2013` of a picture with too few pixels": _fer_pixels,
     "`load_meld` with an unknown part": lambda c: load_meld(c.tmp, split="validation"),
     "`load_meld` of a folder without its media": _no_media,
+    "`load_iemocap` of a folder without its files": lambda c: load_iemocap(_corpus(c)),
+    "`load_iemocap` with an unknown set of classes": lambda c: load_iemocap(c.tmp, label_map=5),
+    "`load_iemocap` of a file with a damaged line": _damaged_line,
     "`load_published_results` of an unknown paper": lambda c: load_published_results(paper="ours"),
     "`fetch_ravdess` with an unknown part": lambda c: fetch_ravdess(c.tmp, parts=["speech"]),
     "`fetch_ravdess` without a connection": _unreachable,

@@ -95,6 +95,15 @@ def test_thresholds_and_corpus(folder, tmp_path, capsys):
     assert "rare emotion (1)" in out
 
 
+def test_rows_of_words_alone_are_left_out(folder, capsys):
+    manifest = folder / "list.csv"
+    manifest.write_text("audio,emotion,text\nhappy/ann_1.wav,joy,Hello\n,joy,Words alone\n")
+    main(["check", str(manifest)])
+    out = capsys.readouterr().out
+    assert "data row 2 has no file and is left out" in out
+    assert "neither a visual nor an audio cell" not in out
+
+
 def test_json(folder, capsys):
     (folder / "sad" / "empty.wav").touch()
     (folder / "stray.wav").touch()

@@ -131,3 +131,51 @@ def test_nothing(tmp_path):
     (tmp_path / "m.csv").write_text("audio,emotion\nnone.wav,sad\n")
     with pytest.raises(FileNotFoundError, match=r"no file that .*m\.csv.*none\.wav"):
         load_folder(tmp_path / "m.csv")
+
+
+def manifest(tmp_path, *lines):
+    for name in ("a.wav", "b.wav"):
+        (tmp_path / name).touch()
+    path = tmp_path / "list.csv"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def test_manifest_with_transcripts(tmp_path):
+    path = manifest(
+        tmp_path,
+        "audio,emotion,text",
+        'a.wav,joy,"Well, hello"',
+        "b.wav,anger, ",
+        ",joy,Words alone",
+        ",joy,",
+        "gone.wav,joy,Its file is gone",
+    )
+    data = load_folder(path)
+    assert data.table["text"].tolist() == ["Well, hello", None, "Words alone"]
+    assert data.table["audio"].tolist() == [str(tmp_path / "a.wav"), str(tmp_path / "b.wav"), None]
+    assert data.frame["text"].tolist()[0] == "Well, hello"
+    assert data.report["reason"].str.contains("is left out").sum() == 2
+    assert "'text' of the manifest holds transcripts" in data.DESCR
+
+
+def test_column_of_transcripts_of_another_name(tmp_path):
+    path = manifest(tmp_path, "audio,emotion,words", "a.wav,joy,Hello", "b.wav,anger,No")
+    assert list(load_folder(path).table.columns) == ["visual", "audio"]
+    data = load_folder(path, text="words")
+    assert data.table["text"].tolist() == data.frame["words"].tolist() == ["Hello", "No"]
+    with pytest.raises(ValueError, match=r"lacks the column 'said', which text= names; it has"):
+        load_folder(path, text="said")
+
+
+def test_transcripts_may_stay_out_of_the_table(tmp_path):
+    path = manifest(tmp_path, "audio,emotion,text", "a.wav,joy,Hello", ",joy,Words alone")
+    data = load_folder(path, text=None)
+    assert list(data.table.columns) == ["visual", "audio"]
+    assert data.frame["text"].tolist() == ["Hello"]
+
+
+def test_manifest_of_words_alone(tmp_path):
+    data = load_folder(manifest(tmp_path, "emotion,text", "joy,Hello", "anger,No"))
+    assert data.table["text"].tolist() == ["Hello", "No"]
+    assert data.table[["visual", "audio"]].isna().all(axis=None)

@@ -81,7 +81,8 @@ def test_media_of_official_and_simple_folders(meld, layout):
 def test_sound_file_is_preferred_for_the_audio_cell(meld):
     touch(meld, "train/dia0_utt0.mp4", "train/dia0_utt0.wav", "train/dia0_utt1.wav")
     data = load_meld(meld, split="train")
-    names = [[p and Path(p).suffix for p in row] for row in data.table.to_numpy()]
+    cells = data.table[["visual", "audio"]].to_numpy()
+    names = [[p and Path(p).suffix for p in row] for row in cells]
     assert names == [[".mp4", ".wav"], [None, ".wav"]]
 
 
@@ -220,5 +221,44 @@ def test_real_corpus(real_data):
         "disgust": 361,
         "fear": 358,
     }
-    assert data.table.isna().all(axis=None)
+    assert data.table[["visual", "audio"]].isna().all(axis=None)
     assert set(KNOWN_DEFECTS) < set(data.frame["clip"])
+
+
+def test_transcripts_are_text_cells_with_media_and_without(meld):
+    touch(meld, "train_splits/dia0_utt1.mp4")
+    data = load_meld(meld, split="train")
+    assert list(data.table.columns) == ["visual", "audio", "text"]
+    assert data.table["text"].tolist() == ["Well, hello"]
+    data = load_meld(meld, media="optional")
+    assert data.table["text"].tolist() == data.frame["text"].tolist() == ["Well, hello"] * 6
+
+
+def test_windows_punctuation_is_repaired(tmp_path):
+    write_csv(tmp_path, "dev", (0, 0, "Ross", "joy"))
+    path = tmp_path / "dev_sent_emo.csv"
+    content = path.read_text(encoding="utf-8")
+    broken = content.replace("Well, hello", "It\x92s \x93fine\x94\x85 \xe9t\xe9\x81")
+    path.write_text(broken, encoding="utf-8", newline="")
+    data = load_meld(tmp_path, split="dev", media="optional")
+    assert data.table["text"].tolist() == ["It\u2019s \u201cfine\u201d\u2026 \xe9t\xe9\x81"]
+
+
+def test_blank_transcript_is_a_missing_cell(tmp_path):
+    write_csv(tmp_path, "dev", (0, 0, "Ross", "joy"), (0, 1, "Ross", "joy"))
+    path = tmp_path / "dev_sent_emo.csv"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    path.write_text("\n".join([*lines[:2], lines[2].replace("Well, hello", " ")]))
+    assert load_meld(tmp_path, media="optional").table["text"].tolist() == ["Well, hello", None]
+
+
+def test_transcripts_of_the_real_corpus(real_data):
+    data = load_meld(real_data / "meld", media="optional")
+    assert data.frame["split"].value_counts().to_dict() == {
+        "train": 9989,
+        "test": 2610,
+        "dev": 1109,
+    }
+    assert data.table["text"].map(type).eq(str).all()
+    assert data.table["text"][0].startswith("also I was the point person on my company\u2019s")
+    assert not data.table["text"].str.contains("[\x80-\x9f]").any()

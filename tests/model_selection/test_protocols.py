@@ -151,7 +151,8 @@ def meld(tmp_path):
         for u in range(n):
             (tmp_path / part / f"dia0_utt{u}.mp4").touch()
     data = load_meld(tmp_path)
-    table, row, groups = unpair(data.table, np.arange(len(data.table)), data.groups)
+    cells = data.table[["visual", "audio"]]
+    table, row, groups = unpair(cells, np.arange(len(cells)), data.groups)
     return table, data.target[row], groups, data.frame["split"].to_numpy()[row]
 
 

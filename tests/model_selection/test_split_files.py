@@ -368,3 +368,10 @@ def test_rows_that_cannot_be_named():
         make_row_ids(table, ["a", "b"])
     with pytest.raises(TypeError, match="clip 0 is 3"):
         make_row_ids(table, [3, "b"])
+
+
+def test_words_alone_have_an_id_and_change_no_other():
+    table = make_table(audio=["a.wav", None, None], text=["Hello.", "No!", None])
+    assert make_row_ids(table.iloc[:2], ["a", "b"]) == ["a#audio", "b#text"]
+    with pytest.raises(ValueError, match=r"row 2 \(clip 'c'\) has no cell"):
+        make_row_ids(table, ["a", "b", "c"])
