@@ -21,13 +21,18 @@ NOT_IN_THE_TABLES = {
     "MediaError": "an error of the tables",
     "ModelError": "an error of the tables",
     "FDANOutput": "holds what it is given",
+    "FDRLOutput": "holds what it is given",
     "MISAOutput": "holds what it is given",
+    "Padded": "holds what it is given",
+    "WavFusionOutput": "holds what it is given",
     "TFMixOutput": "holds what it is given",
     "InputSpec": "holds what it is given",
     "Embedded": "holds what it is given",
     # Plain torch, one step below what reads users' data: torch's own errors name the shapes.
     "DANNLoss": "tensors alone",
+    "FDRLLoss": "takes what FDRLNet returns",
     "GMTCNet": "tensors alone",
+    "LVC": "tensors alone",
     "InputNorm": "tensors alone",
     "a_distance": "tensors alone",
     "cross_attention": "tensors alone",
@@ -35,6 +40,9 @@ NOT_IN_THE_TABLES = {
     "dynamic_factor": "tensors alone",
     "grad_reverse": "tensors alone",
     "memberships": "tensors alone",
+    "homogeneous_margin_loss": "tensors alone",
+    "paper_factor": "tensors alone",
+    "wavfusion_loss": "takes what WavFusionNet returns",
     "misa_losses": "takes what MISANet returns",
 }
 

@@ -100,7 +100,7 @@ CASES = {
     ),
     "`skfdan check` of a folder that is not there": _run("check", "TMP/none"),
     "`skfdan check` of an empty folder": _run("check", "TMP"),
-    "`skfdan check --corpus iemocap`": _run("check", "TMP", "--corpus", "iemocap"),
+    "`skfdan check --corpus emovo`": _run("check", "TMP", "--corpus", "emovo"),
     "`skfdan check --corpus ravdess` of another folder": _run(
         "check", "TMP", "--corpus", "ravdess"
     ),

@@ -10,9 +10,12 @@ from skfdan.preprocessing import (
     BackboneEmbedding,
     DecodeLimits,
     FaceFrames,
+    FrameEmbedding,
     MelSpectrogram,
     SpeechFeatures,
+    TextEmbedding,
     TwineShufflePattern,
+    Wav2Vec2Embedding,
 )
 from skfdan.table import SKIP
 
@@ -75,6 +78,12 @@ def _embed(*cells):
 
 def _faces_after_sound(c: Case):
     BackboneEmbedding(**BACKBONE).fit(list(c.sound)).transform(list(c.faces))
+
+
+def _no_weights(c: Case):
+    (c.tmp / "model").mkdir()
+    (c.tmp / "model" / "config.json").write_text("{}")
+    TextEmbedding(model=str(c.tmp / "model"), verbose=0).fit_transform(["I am fine."])
 
 
 CASES = {
@@ -156,5 +165,26 @@ CASES = {
     ),
     "`BackboneEmbedding` on faces after spectrograms": _faces_after_sound,
     '`BackboneEmbedding(frames="first")`': lambda c: BackboneEmbedding(frames="first").fit([None]),
+    "`TextEmbedding` with a folder that is not there": lambda c: TextEmbedding(
+        model=str(c.tmp / "none" / "bert"), verbose=0
+    ).fit_transform(["I am fine."]),
+    "`TextEmbedding` with a folder that lacks files": _no_weights,
+    "`TextEmbedding` on a cell that is no text": lambda c: TextEmbedding(verbose=0).fit_transform(
+        ["I am fine.", 3]
+    ),
+    '`TextEmbedding(output="first")`': lambda c: TextEmbedding(output="first").fit([None]),
+    "`Wav2Vec2Embedding` with an unknown bundle": lambda c: Wav2Vec2Embedding(
+        model="WAV2VEC3", verbose=0
+    ).fit_transform([np.zeros(2000)]),
+    "`Wav2Vec2Embedding(layer=0)`": lambda c: Wav2Vec2Embedding(layer=0).fit([None]),
+    "`FrameEmbedding` on paths": lambda c: FrameEmbedding(weights=None, verbose=0).fit_transform(
+        [c.files("grey.png")]
+    ),
+    "`FrameEmbedding` on floats": lambda c: FrameEmbedding(weights=None, verbose=0).fit_transform(
+        [np.zeros((3, 8, 8))]
+    ),
+    "`FrameEmbedding` with an unknown network": lambda c: FrameEmbedding(
+        model="lenet", weights=None, verbose=0
+    ).fit_transform([np.zeros((3, 8, 8), "u1")]),
     "`DecodeLimits(max_seconds=0)`": lambda c: DecodeLimits(max_seconds=0),
 }

@@ -4,19 +4,26 @@ import torch
 
 from bad_input.shared import Case
 from skfdan.nn import (
+    AGRU,
+    AGRULVC,
     AdaptationLoss,
     CrossAttentionLayer,
     DAANLoss,
     FDANNet,
+    FDRLNet,
+    GatedCrossModalAttention,
     InputSpec,
     LMMDLoss,
     MISANet,
     OfficialFDANNet,
     TFMixNet,
     TorchvisionNet,
+    WavFusionNet,
+    WavFusionWav2Vec2,
     cmd,
     coral,
     difference_loss,
+    insert_gated_layers,
     lmmd,
     make_backbone,
     mmd,
@@ -71,6 +78,27 @@ CASES = {
     "`OfficialFDANNet` on modalities of different widths": lambda c: OfficialFDANNet(3, VECTORS),
     "`MISANet` with heads that do not divide the width": lambda c: MISANet(
         3, VECTORS, hidden=8, n_heads=3
+    ),
+    "`FDRLNet` with heads that do not divide the width": lambda c: FDRLNet(
+        3, VECTORS, hidden=8, n_heads=3
+    ),
+    "`FDRLNet` on pictures": lambda c: FDRLNet(3, PICTURES),
+    "`WavFusionNet` with an unknown modality": lambda c: WavFusionNet(3, {"smell": 4}),
+    "`WavFusionNet` on text and faces, with gates": lambda c: WavFusionNet(
+        3, {"text": 4, "visual": 4}
+    ),
+    "`AGRU` or `AGRULVC` with heads that do not divide the width": lambda c: (
+        AGRULVC(4, 8),
+        AGRU(4, 8, n_heads=3),
+    ),
+    "`GatedCrossModalAttention` of three modalities": lambda c: GatedCrossModalAttention(
+        8, 2, {"a": 4, "b": 4, "c": 4}
+    ),
+    "`insert_gated_layers` of another network": lambda c: insert_gated_layers(
+        torch.nn.Linear(2, 2), {}
+    ),
+    "`WavFusionWav2Vec2` with the audio's width": lambda c: WavFusionWav2Vec2(
+        3, torch.nn.Linear(2, 2), {"audio": 4}
     ),
     "`TFMixNet` with heads that do not divide the width": lambda c: TFMixNet(
         3, 8, lstm_hidden=4, n_heads=3

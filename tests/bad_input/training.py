@@ -9,10 +9,12 @@ from scipy.sparse import csr_matrix
 from bad_input.shared import Case, fdan, mel
 from skfdan import make_table
 from skfdan.classifiers import (
+    FDRLClassifier,
     GMTCNetClassifier,
     MISAClassifier,
     TFMixClassifier,
     TorchvisionClassifier,
+    WavFusionClassifier,
 )
 from skfdan.table import as_cells
 
@@ -101,7 +103,29 @@ def _misa(c: Case, **params):
     clf.fit(c.table, c.y)
 
 
+def _words(c: Case, cls: type, **params):
+    table = make_table(audio=np.ones((4, 3)), text=["yes", "no", "yes", "no"])
+    cls(**QUIET | params).fit(table, ["joy", "fear"] * 2)
+
+
 CASES = {
+    "`FDRLClassifier` with one modality": lambda c: _words(
+        c, FDRLClassifier, modalities=("audio",)
+    ),
+    "`FDRLClassifier` on transcripts": lambda c: _words(c, FDRLClassifier),
+    "`FDRLClassifier` with an unknown `ablation`": lambda c: _words(
+        c, FDRLClassifier, ablation="S7"
+    ),
+    "`FDRLClassifier(mu=2)`": lambda c: _words(c, FDRLClassifier, mu=2),
+    "`FDRLClassifier` on paths": lambda c: FDRLClassifier(**QUIET).fit(
+        make_table(audio=["a.wav", "b.wav"]), ["joy", "fear"]
+    ),
+    "`WavFusionClassifier` with an unknown modality": lambda c: _words(
+        c, WavFusionClassifier, modalities=("audio", "smell")
+    ),
+    "`WavFusionClassifier` on pictures": lambda c: WavFusionClassifier(**QUIET).fit(
+        make_table(visual=np.zeros((2, 3, 8, 8), "u1")), ["joy", "fear"]
+    ),
     "`FDANClassifier().fit()` without X": lambda c: fdan().fit(),
     "`FDANClassifier().fit(X)` without labels": lambda c: fdan().fit(c.X),
     "`FDANClassifier` on no rows": lambda c: _fit(c, c.X[:0], c.y[:0]),
