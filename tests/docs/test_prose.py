@@ -46,7 +46,7 @@ PAGES = [
     ),
 ]
 #: Pages that take more than some seconds.
-SLOW = {"docs/user_guide/command_line.md"}
+SLOW = {"docs/user_guide/command_line.md", "docs/user_guide/words.md"}
 ROOMS = (
     *("skfdan", "skfdan.classifiers", "skfdan.datasets", "skfdan.feature_selection"),
     *("skfdan.inspection", "skfdan.metrics", "skfdan.model_selection", "skfdan.nn"),
