@@ -23,7 +23,7 @@ from typing import Any
 import _corpora
 import _methods
 import numpy as np
-from _corpora import Corpus, Source
+from _corpora import DIALOGUES, Corpus, Source
 from _methods import METHODS
 from _setting import Setting
 
@@ -94,7 +94,6 @@ def make_cell(
     seen = corpus.rows_with(faces if how.faces else ())
     train = train[seen[train]]
     model = _estimator(method, setting, overrides, seed, None)
-    transformer = _methods.front_end(how.front_end, setting, None)
     spec = {
         "format": CELL_FORMAT,
         "corpus": source.corpus,
@@ -108,11 +107,22 @@ def make_cell(
         "train": _hash_ids(corpus.ids[train]),
         "test": _hash_ids(corpus.ids[test]),
         "estimator": describe(model),
-        "front_end": None if transformer is None else describe(transformer),
+        "front_end": _describe_front_end(how, source, setting),
         "variants": {name: _plain(p) for name, p in how.variants.items()},
         "hide_labels": how.hide_labels,
     }
     return Cell(method, overrides, setting, source, protocol, fold, seed, role, train, test, spec)
+
+
+def _describe_front_end(how, source: Source, setting: Setting) -> dict[str, Any] | None:
+    if how.modalities:
+        arguments = (source.companion, setting, None)
+        return {
+            modality: describe(_methods.embedding(how.front_end, modality, *arguments))
+            for modality in how.modalities
+        }
+    transformer = _methods.front_end(how.front_end, setting, None)
+    return None if transformer is None else describe(transformer)
 
 
 @functools.lru_cache(maxsize=16)
@@ -179,12 +189,32 @@ def _prepared(source: Source, name: str, setting: Setting) -> np.ndarray:
     return out
 
 
+#: Sequences of a corpus take gigabytes: those of one row at a time, voice, words and faces.
+@functools.lru_cache(maxsize=3)
+def _embedded(source: Source, name: str, modality: str, setting: Setting) -> np.ndarray:
+    """Turn one modality of every utterance into embeddings, once a process."""
+    corpus = _corpora.load(source)
+    transformer = _methods.embedding(name, modality, source.companion, setting, source.cache)
+    return transformer.fit_transform(corpus.table[[modality]])[:, 0]
+
+
+def _table(cell: Cell, corpus: Corpus):
+    """Return the modality table that a method is given."""
+    how = METHODS[cell.method]
+    if how.modalities:
+        table = make_table(
+            **{m: _embedded(cell.source, how.front_end, m, cell.setting) for m in how.modalities}
+        )
+        return table.join(corpus.table[list(DIALOGUES)]) if how.dialogues else table
+    audio = _prepared(cell.source, how.front_end, cell.setting)
+    return make_table(visual=corpus.table["visual"], audio=audio)
+
+
 def run_cell(cell: Cell, out: Path) -> dict[str, Any]:
     """Fit, predict, score and write one cell."""
     how = METHODS[cell.method]
     corpus = _corpora.load(cell.source)
-    audio = _prepared(cell.source, how.front_end, cell.setting)
-    table = make_table(visual=corpus.table["visual"], audio=audio)
+    table = _table(cell, corpus)
     X, X_test = table.iloc[cell.train], table.iloc[cell.test]
     y, y_test = corpus.y[cell.train], corpus.y[cell.test]
     if how.hide_labels:

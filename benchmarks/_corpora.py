@@ -12,8 +12,16 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from skfdan.table import as_cells, is_missing, make_table
+from skfdan.table import as_cells, is_missing, make_table, modality_columns
 
+#: Table of voices, words and faces -> corpora that it can be run on, and what their loaders
+#: are told: FDRL reports four classes of IEMOCAP, WavFusion six.
+COMPANIONS: dict[str, dict[str, dict]] = {
+    "fdrl": {"iemocap": {"label_map": 4}, "meld": {}},
+    "wavfusion": {"iemocap": {"label_map": 6}, "meld": {}},
+}
+#: Columns of a companion's table beside the modalities.
+DIALOGUES = ("dialogue", "speaker")
 #: Corpora that can be named, and the loader of each in skfdan.datasets.
 LOADERS = {
     "ravdess": "load_ravdess",
@@ -51,15 +59,21 @@ class Source(NamedTuple):
     faces: tuple[tuple[str, str], ...] = ()
     face_size: int = 112
     cache: str | None = None
+    #: The table of voices, words and faces whose rows are whole utterances; empty for FDAN's.
+    companion: str = ""
+    #: Frames of a face that a companion table reads.
+    n_frames: int = 3
 
 
 @dataclass
 class Corpus:
-    """One row a voice or a face picture.
+    """One row a voice or a face picture; in companion tables, one row an utterance.
+
+    These have columns for the dialogue and the speaker as well.
 
     ``table`` holds visual cells as arrays and audio cells as paths; ``origin``
     says for each row ``"audio"``, ``"own"`` or the name of a faces source, and
-    ``parts`` its part of the corpus's official split, if there is one.
+    ``parts`` its part of the corpus's official split, if there is one, or its session.
     """
 
     name: str
@@ -85,6 +99,11 @@ class Corpus:
     def title(self) -> str:
         return TITLES[self.name]
 
+    @property
+    def modalities(self) -> set[str]:
+        """What at least one row has."""
+        return {m for m in modality_columns(self.table) if not self.table[m].isna().all()}
+
     def face_title(self, origin: str) -> str:
         """Whose faces, in print."""
         return self.title if origin == OWN else TITLES[origin]
@@ -98,8 +117,12 @@ class Corpus:
         digest = hashlib.sha256()
         for row in np.flatnonzero(rows):
             digest.update(f"{self.ids[row]}\t{self.y[row]}\t{self.groups[row]}".encode())
-            visual, audio = self.table.iloc[row]
-            digest.update(str(os.path.getsize(audio)).encode() if visual is None else visual.data)
+            visual, audio, *words = self.table.iloc[row]
+            if audio is not None:
+                digest.update(str(os.path.getsize(audio)).encode())
+            if visual is not None:
+                digest.update(np.ascontiguousarray(visual).data)
+            digest.update("".join(words).encode())
         return digest.hexdigest()[:16]
 
 
@@ -112,6 +135,25 @@ def parse_faces(text: str) -> tuple[str, str]:
             f"{', '.join(LOADERS)}; for example fer2013:fer2013.csv."
         )
     return name, path
+
+
+def check_companion(tables: list[str], corpus: str, faces: list[str]) -> str:
+    """Return the table of voices, words and faces that is asked for, or an empty string."""
+    asked = [table for table in tables if table in COMPANIONS]
+    if not asked:
+        return ""
+    if len(tables) > 1:
+        raise ValueError(
+            f"--table {asked[0]} has rows and classes of its own; run it without other tables."
+        )
+    known = COMPANIONS[asked[0]]
+    if corpus not in known:
+        raise ValueError(
+            f"--table {asked[0]} needs a corpus with words: {' or '.join(known)}, not {corpus}."
+        )
+    if faces:
+        raise ValueError(f"--table {asked[0]} reads whole utterances; it takes no --faces.")
+    return asked[0]
 
 
 def check_source(corpus: str, root: str | None, faces: list[str]) -> tuple[tuple[str, str], ...]:
@@ -135,6 +177,8 @@ def load(source: Source) -> Corpus:
     """Load voices and faces, and bring their emotions in line."""
     from skfdan import datasets
 
+    if source.companion:
+        return _utterances(source)
     bunch = getattr(datasets, LOADERS[source.corpus])(source.root)
     parts = [_visual(OWN, source.corpus, bunch, source)]
     for name, path in source.faces:
@@ -169,6 +213,67 @@ def load(source: Source) -> Corpus:
     whole = {key: np.concatenate([part[key] for part in parts]) for key in voices}
     table = make_table(visual=whole.pop("visual"), audio=whole.pop("audio"))
     return Corpus(source.corpus, table, notes=notes, **whole)
+
+
+def _utterances(source: Source) -> Corpus:
+    """Load utterances whole: voice, words and, where they are read, faces in one row."""
+    from skfdan import datasets
+    from skfdan.table import is_blank
+
+    options = COMPANIONS[source.companion][source.corpus]
+    bunch = getattr(datasets, LOADERS[source.corpus])(source.root, **options)
+    table, frame = bunch.table, bunch.frame
+    whole = np.array(
+        [
+            not (is_missing(audio) or is_blank(text))
+            for audio, text in zip(table["audio"], table["text"], strict=True)
+        ],
+        dtype=bool,
+    )
+    rows = np.flatnonzero(whole)
+    if not len(rows):
+        raise ValueError(f"--corpus {source.corpus}: {source.root!r} holds no voice with words.")
+    notes = []
+    if len(rows) < len(whole):
+        notes.append(f"{len(whole) - len(rows)} utterances without voice or words are left out.")
+    faces = [None] * len(rows)
+    if source.companion == "wavfusion":
+        faces = _face_sequences(table["visual"].iloc[rows], source)
+    column = "session" if source.corpus == "iemocap" else "split"
+    frame = frame.iloc[rows]
+    utterances = make_table(
+        visual=faces, audio=as_cells(table["audio"])[rows], text=as_cells(table["text"])[rows]
+    )
+    # MELD's numbers start anew in each part.
+    utterances["dialogue"] = (
+        frame[column].astype(str) + " " + frame["dialogue"].astype(str)
+    ).to_numpy()
+    utterances["speaker"] = frame["speaker"].to_numpy()
+    return Corpus(
+        source.corpus,
+        utterances,
+        y=np.asarray(bunch.target)[rows].astype(str),
+        groups=np.asarray(bunch.groups)[rows].astype(str),
+        ids=np.array([f"{source.corpus}/{clip}" for clip in frame["clip"]]),
+        origin=np.array(["audio"] * len(rows)),
+        parts=frame[column].to_numpy().astype(str),
+        notes=notes,
+    )
+
+
+def _face_sequences(cells: pd.Series, source: Source) -> np.ndarray:
+    """Return the faces of every clip, of shape (frames, 3, H, W), or None without video."""
+    from skfdan.preprocessing import FaceFrames
+
+    cells = as_cells(cells)
+    if all(cell is None for cell in cells):
+        return cells
+    return FaceFrames(
+        n_frames=source.n_frames,
+        size=source.face_size,
+        on_no_face="center",
+        cache_dir=source.cache,
+    ).fit_transform(pd.DataFrame({"visual": cells}))[:, 0]
 
 
 def _audio(corpus: str, bunch) -> dict[str, np.ndarray]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from _setting import Setting
 
-TABLES = ("1", "2", "3", "4", "questions", "adaptation")
+TABLES = ("1", "2", "3", "4", "questions", "adaptation", "fdrl", "wavfusion")
 #: Losses of the table "adaptation", and the name of each there.
 ADAPTATIONS = {
     "lmmd": "LMMD",
@@ -26,6 +26,32 @@ ADAPTATIONS = {
 }
 #: A discriminator's influence grows by itself.
 ADVERSARIAL = ("dann", "daan")
+#: FDRL's ablations: their published names.
+FDRL_ROWS = {
+    "S1": "S1 w/o (L_g + L_l) + (L_p + L_d)",
+    "S2": "S2 w/o Global discriminator",
+    "S3": "S3 w/o Local discriminator",
+    "S4": "S4 w/o fine-grained alignment component",
+    "S5": "S5 w/o fine-grained disparity component",
+    "S6": "S6 w/o fine-grained predictor component",
+}
+#: WavFusion and its ablations: their published names and parameters. Without deep layers all
+#: of the speech model's are read.
+WAVFUSION_ROWS: dict[str, tuple[str, dict[str, Any]]] = {
+    "": ("WavFusion", {}),
+    ", voice": ("A", {"modalities": ("audio",)}),
+    ", words": ("T", {"modalities": ("text",)}),
+    ", faces": ("V", {"modalities": ("visual",)}),
+    ", voice and words": ("A+T", {"modalities": ("audio", "text")}),
+    ", voice and faces": ("A+V", {"modalities": ("audio", "visual")}),
+    ", no LVC": ("w/o LVC block", {"lvc": False}),
+    **{
+        f", λ = {value}": (f"lambda = {value}", {"margin_weight": value})
+        for value in (0, 0.01, 0.1, 10)
+    },
+    ", concatenated": ("concat 12+0", {"fusion": "concat", "n_deep": 0}),
+    **{f", {n} deep": (f"Attention {12 - n}+{n}", {"n_deep": n}) for n in (1, 2, 4)},
+}
 #: α that the row "α by validation" chooses from.
 ALPHAS = (1e-4, 1e-3, 1e-2, 0.1)
 #: Parameters of FDANClassifier for the row "best setting for faces", found on other
@@ -38,8 +64,10 @@ class Method:
     """What is fitted.
 
     ``build(setting, cache)`` makes the estimator. ``front_end`` names what turns
-    the audio paths into its cells; ``"path"`` leaves them paths. ``variants``
-    maps the name of an evaluation of one fit to parameters set before it.
+    the audio paths into its cells; ``"path"`` leaves them paths. A method with
+    ``modalities`` reads whole utterances, and its ``front_end`` names the embeddings
+    of each (:func:`embedding`). ``variants`` maps the name of an evaluation of one fit
+    to parameters set before it.
     """
 
     build: Callable[[Setting, str | None], Any]
@@ -57,6 +85,10 @@ class Method:
     speakers: str | None = None
     #: Overrides among which a validation part of the training rows decides.
     grid: tuple[dict[str, Any], ...] = ()
+    #: What a method of the companion tables reads of an utterance.
+    modalities: tuple[str, ...] = ()
+    #: It is told dialogues and speakers.
+    dialogues: bool = False
 
 
 @dataclass(frozen=True)
@@ -163,6 +195,88 @@ def _statistics(setting: Setting, cache):
     )
 
 
+def _fdrl(ablation: str | None = None):
+    def build(setting: Setting, cache):
+        from skfdan.classifiers import FDRLClassifier
+
+        small = {"hidden": 64} if setting.quick else {}
+        return FDRLClassifier(ablation=ablation, max_epochs=setting.epochs, verbose=0, **small)
+
+    return build
+
+
+def _misa_words(setting: Setting, cache):
+    from skfdan.classifiers import MISAClassifier
+
+    small = {"hidden": 64, "ffn_dim": 256} if setting.quick else {}
+    return MISAClassifier(
+        # Its cells are vectors, which no backbone reads.
+        weights=None,
+        predict_modality="fused",
+        max_epochs=setting.epochs,
+        verbose=0,
+        **small,
+    )
+
+
+def _co_attention(setting: Setting, cache):
+    from skfdan.classifiers import CoAttentionClassifier
+
+    small = {"dim": 64} if setting.quick else {}
+    return CoAttentionClassifier(max_epochs=setting.epochs, verbose=0, **small)
+
+
+def _wavfusion(**parameters):
+    def build(setting: Setting, cache):
+        from skfdan.classifiers import WavFusionClassifier
+
+        # Published is the width of the layers alone, that of wav2vec 2.0 base.
+        size = {"dim": 768, "n_heads": 12}
+        if setting.quick:
+            size = {"dim": 64, "hidden": 32, "common_dim": 32, "n_codes": 16}
+        return WavFusionClassifier(**size, max_epochs=setting.epochs, verbose=0, **parameters)
+
+    return build
+
+
+def _sdt(setting: Setting, cache):
+    from skfdan.classifiers import SDTClassifier
+
+    small = {"hidden": 64, "lr": 1e-3} if setting.quick else {}
+    return SDTClassifier(max_epochs=setting.epochs, verbose=0, **small)
+
+
+def embedding(name: str, modality: str, table: str, setting: Setting, cache: str | None):
+    """Return the transformer of a modality that a companion table's ``front_end`` names.
+
+    ``"mean"`` is a vector an utterance, ``"sequence"`` all frames and tokens of the last
+    layers. ``"before N"`` leaves out the last N layers of the speech model, which
+    WavFusion's own layers stand for: those before are the frozen ones.
+    """
+    from skfdan import preprocessing
+
+    kind, _, replaced = name.partition(" ")
+    common = {
+        "output": "mean" if kind == "mean" else "sequence",
+        "cache_dir": cache,
+        "verbose": 0,
+    }
+    if modality == "audio":
+        return preprocessing.Wav2Vec2Embedding(
+            model=setting.speech_model or "WAV2VEC2_BASE", layer=-1 - int(replaced or 0), **common
+        )
+    if modality == "text":
+        published = "bert-base-uncased" if table == "fdrl" else "roberta-base"
+        return preprocessing.TextEmbedding(model=setting.text_model or published, **common)
+    return preprocessing.FrameEmbedding(
+        model=setting.face_model or "efficientnet_b0",
+        weights="imagenet" if setting.weights == "DEFAULT" else setting.weights,
+        input_size=setting.input_size,
+        random_state=0,
+        **common,
+    )
+
+
 def front_end(name: str, setting: Setting, cache: str | None):
     """Return the transformer of audio paths, or None for paths."""
     from skfdan import preprocessing
@@ -226,6 +340,38 @@ METHODS: dict[str, Method] = {
     },
     "adaptation None": Method(_fdan(adaptation=None), "partial", faces=True),
     "unsupervised DSAN": Method(_dsan, "partial", faces=True, hide_labels=True),
+}
+_VOICE_AND_WORDS = ("audio", "text")
+METHODS |= {
+    "FDRL": Method(_fdrl(), "partial", front_end="mean", modalities=_VOICE_AND_WORDS),
+    **{
+        f"FDRL {name}": Method(
+            _fdrl(name), "partial", front_end="mean", modalities=_VOICE_AND_WORDS
+        )
+        for name in FDRL_ROWS
+    },
+    "MISA, voice and words": Method(
+        _misa_words, "partial", front_end="mean", modalities=_VOICE_AND_WORDS
+    ),
+    "co-attention": Method(
+        _co_attention, "partial", front_end="sequence", modalities=_VOICE_AND_WORDS
+    ),
+    **{
+        f"WavFusion{name}": Method(
+            _wavfusion(**parameters),
+            "partial",
+            front_end=f"before {parameters.get('n_deep', 3)}",
+            modalities=parameters.get("modalities", ("audio", "text", "visual")),
+        )
+        for name, (_, parameters) in WAVFUSION_ROWS.items()
+    },
+    "SDT": Method(
+        _sdt,
+        "exact",
+        front_end="mean",
+        modalities=("text", "audio", "visual"),
+        dialogues=True,
+    ),
 }
 if BEST_FOR_FACES is not None:
     METHODS["best for faces"] = Method(_fdan(**BEST_FOR_FACES), "partial", faces=True)
@@ -315,6 +461,48 @@ ROWS: tuple[Row, ...] = (
         ("adaptation",),
         note="FDANClassifier.dsan: one network for both modalities; the labels of the training "
         "voices are hidden, so it is no rival of the other rows",
+    ),
+    Row(
+        "MISA, voice and words",
+        "MISA, voice and words",
+        ("fdrl",),
+        published="MISA",
+        note="its published optimiser and rate; on means of frames and tokens",
+    ),
+    Row(
+        "co-attention",
+        "co-attention",
+        ("fdrl",),
+        published="BERT + Wav2vec2",
+        note="CoAttentionClassifier: without embeddings of phones, syllables and words, which "
+        "need a forced alignment",
+    ),
+    Row("FDRL", "FDRL", ("fdrl",), published="FDRL", note="frozen encoders; the paper trains them"),
+    *(
+        Row(f"FDRL {name}", f"FDRL {name}", ("fdrl",), published=published)
+        for name, published in FDRL_ROWS.items()
+    ),
+    *(
+        Row(
+            f"WavFusion{name}",
+            f"WavFusion{name}",
+            ("wavfusion",),
+            published=published,
+            note=""
+            if name
+            else "its deep layers start from random weights, on frozen features; "
+            "in the paper they start from wav2vec 2.0's",
+        )
+        for name, (published, _) in WAVFUSION_ROWS.items()
+    ),
+    Row(
+        "SDT",
+        "SDT",
+        ("wavfusion",),
+        published="SDT",
+        note="SDTClassifier: reads whole dialogues, so its numbers are no rivals of those of "
+        "single utterances (the published one stands in FDAN's Table 2); on means of the frozen "
+        "encoders’ frames, not on RoBERTa fine-tuned on the corpus, openSMILE and DenseNet",
     ),
 )
 

@@ -15,7 +15,11 @@ from sklearn.model_selection import GroupShuffleSplit, StratifiedShuffleSplit
 from skfdan import AudioHoldout
 from skfdan.model_selection import PROTOCOLS, Protocol, make_protocol, save_splits
 
-CHOICES = (*PROTOCOLS, "both")
+#: Leave-one-session-out, of the companion tables on IEMOCAP.
+SESSIONS = "sessions"
+CHOICES = (*PROTOCOLS, "both", SESSIONS)
+#: What the companion tables are run under unless they are told: the papers' own.
+COMPANION_PROTOCOLS = {"iemocap": SESSIONS, "meld": "meld-official"}
 #: Share of the training voices (or speakers) that a choice is validated on.
 _VALIDATION = 0.2
 
@@ -45,14 +49,50 @@ class Line:
         return METHODS[self.row.method].fidelity if self.row.method in METHODS else ""
 
 
-def protocols_of(names: list[str] | None, corpus: str) -> list[str]:
+class LastSessions:
+    """Test whole sessions, the last ones of a corpus, each once; all others train."""
+
+    def __init__(self, sessions: np.ndarray, n_splits: int):
+        self.sessions = sessions
+        known = sorted(set(sessions))
+        if len(known) < 2:
+            raise ValueError(
+                f"--protocol {SESSIONS} needs at least two sessions; {known} are here."
+            )
+        self.tested = known[-n_splits:]
+
+    def split(self, X, y=None, groups=None):
+        """Yield the training and the test rows."""
+        for session in self.tested:
+            tested = self.sessions == session
+            yield np.flatnonzero(~tested), np.flatnonzero(tested)
+
+    def get_n_splits(self, X=None, y=None, groups=None) -> int:
+        """Return the number of sessions that are tested."""
+        return len(self.tested)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.tested})"
+
+
+def protocols_of(names: list[str] | None, corpus: str, companion: str = "") -> list[str]:
     """Check protocol names; ``both`` is paper and disjoint."""
-    names = names or ["both"]
+    names = names or [COMPANION_PROTOCOLS[corpus] if companion else "both"]
     for name in names:
         if name not in CHOICES:
             raise ValueError(f"--protocol {name!r} is unknown; choose from {', '.join(CHOICES)}.")
         if name == "meld-official" and corpus != "meld":
             raise ValueError("--protocol meld-official is MELD's; it needs --corpus meld.")
+        if name == SESSIONS and not (companion and corpus == "iemocap"):
+            raise ValueError(
+                f"--protocol {SESSIONS} is of IEMOCAP in the companion tables; it needs "
+                "--corpus iemocap and --table fdrl or wavfusion."
+            )
+        if companion and name not in (SESSIONS, "meld-official", "disjoint"):
+            raise ValueError(
+                f"--protocol {name} divides voices and faces apart; --table {companion} reads "
+                f"whole utterances: choose from {SESSIONS}, meld-official, disjoint."
+            )
     wide = ["paper", "disjoint"] if "both" in names else []
     return list(dict.fromkeys([*wide, *(name for name in names if name != "both")]))
 
@@ -67,6 +107,16 @@ def named_protocol(corpus: Corpus, name: str, folds: int) -> Protocol:
                 "here. Choose --protocol paper."
             )
         return make_protocol(name, n_splits=max(2, min(folds, speakers)))
+    if name == SESSIONS:
+        cv = LastSessions(corpus.parts, folds)
+        return Protocol(
+            name,
+            cv,
+            "All utterances of one session are tested and those of the others train, so the two "
+            "speakers tested are not heard in training, but the scripts that they read are: "
+            f"session {', '.join(cv.tested)} in turn.",
+            {"tested": cv.tested},
+        )
     if name == "paper":
         return make_protocol(name, n_splits=folds)
     if name == "meld-official":
@@ -80,7 +130,8 @@ def make_splits(corpus: Corpus, protocol: Protocol, out: Path) -> list[Split]:
         Path(out) / "splits" / f"{protocol.name}.json",
         protocol,
         corpus.ids.tolist(),
-        X=corpus.table,
+        # The protocols divide voices; an utterance goes with its voice.
+        X=corpus.table.assign(visual=None) if "text" in corpus.table else corpus.table,
         y=corpus.y,
         groups=corpus.groups,
     )
@@ -139,6 +190,11 @@ def plan_lines(
         if how.faces and not sets:
             reason = "needs faces: the corpus has no video here, and no --faces is given"
             lines.append(Line(row.name, row, problem=reason))
+            continue
+        lacking = set(how.modalities) - corpus.modalities
+        if lacking:
+            reason = f"reads {' and '.join(how.modalities)}; {corpus.title} has no "
+            lines.append(Line(row.name, row, problem=reason + f"{' and '.join(lacking)} here"))
             continue
         for faces in sets if how.faces else [()]:
             line = Line(_name(row, table, corpus, faces), row, faces)

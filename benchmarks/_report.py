@@ -10,13 +10,28 @@ from typing import Any
 
 import numpy as np
 from _cells import SCORES, read_cell
-from _methods import Row
+from _corpora import COMPANIONS
+from _methods import ROWS, Row
 from _plan import Line
 
-#: The corpora of FDAN's tables, as load_published_results names them.
-PAPER_CORPORA = {"savee": "SAVEE", "meld": "MELD"}
+#: The corpora of the papers' tables, as load_published_results names them.
+PAPER_CORPORA = {"savee": "SAVEE", "meld": "MELD", "iemocap": "IEMOCAP"}
+#: Table -> whose numbers stand beside ours, and from which of that paper's tables.
+PAPERS = {
+    **{name: ("FDAN", (int(name),)) for name in ("1", "2", "3", "4")},
+    "fdrl": ("FDRL", (1, 2)),
+    "wavfusion": ("WavFusion", (1, 2, 3, 4, 5, 6)),
+}
+#: What the papers call our metrics.
+METRICS = {"ACC": "WAR", "WF1": "wF1"}
 #: Rows that the others of a table are compared with, fold by fold and seed by seed.
-REFERENCES = {"4": "FDAN", "questions": "voices only", "adaptation": "no adaptation"}
+REFERENCES = {
+    "4": "FDAN",
+    "questions": "voices only",
+    "adaptation": "no adaptation",
+    "fdrl": "FDRL",
+    "wavfusion": "WavFusion",
+}
 TITLES = {
     "1": "FDAN Table 1 (methods, SAVEE in the paper)",
     "2": "FDAN Table 2 (methods, MELD in the paper)",
@@ -24,6 +39,9 @@ TITLES = {
     "4": "FDAN Table 4 (ablation)",
     "questions": "What do the faces add?",
     "adaptation": "Which adaptation loss?",
+    "fdrl": "FDRL Tables 1 and 2 (voice and words; IEMOCAP, 4 emotions, in the paper)",
+    "wavfusion": "WavFusion Tables 1 to 6 (voice, words and faces; IEMOCAP, 6 emotions, and "
+    "MELD in the paper)",
 }
 FIDELITY = {
     "exact": "every fact of the method is public",
@@ -93,8 +111,9 @@ def load_published(table: str) -> dict[str, list[Published]]:
     """Published numbers of a table, by row; several corpora may have one row."""
     from skfdan.datasets import load_published_results
 
-    frame = load_published_results("FDAN")
-    frame = frame[frame["table"] == int(table)]
+    paper, numbers = PAPERS[table]
+    frame = load_published_results(paper)
+    frame = frame[frame["table"].isin(numbers)].replace({"metric": METRICS})
     rows: dict[str, list[Published]] = {}
     for (name, corpus), part in frame.groupby(["row", "corpus"], sort=False):
         published = Published(
@@ -104,7 +123,7 @@ def load_published(table: str) -> dict[str, list[Published]]:
             _notes(part),
             part["available"].iloc[0],
         )
-        rows.setdefault("FDAN" if name == "Ours" else name, []).append(published)
+        rows.setdefault(paper if name == "Ours" else name, []).append(published)
     return rows
 
 
@@ -125,7 +144,7 @@ def _notes(part) -> list[str]:
 def published_of(line: Line, table: str, tables: dict[str, dict]) -> list[Published]:
     """Published numbers that stand beside a line."""
     name = line.row.published
-    if name is None or not table.isdigit():
+    if name is None or table not in PAPERS:
         return []
     if table != "3":
         return tables[table].get(name, [])
@@ -151,13 +170,17 @@ class Report:
 
 def build(table: str, lines: list[Line], protocols: list[str], corpus: str, out: Path) -> Report:
     """Put our numbers and the published ones side by side, in percent."""
-    tables = {name: load_published(name) for name in ("1", "2", "3", "4")}
+    tables = {name: load_published(name) for name in PAPERS}
     rows = [(line, published_of(line, table, tables)) for line in lines]
     corpora = list(dict.fromkeys(p.corpus for _, found in rows for p in found))
     own = PAPER_CORPORA.get(corpus)
+    others = corpora
     if own in corpora:
-        corpora = [own]
-    rows += [(_never_run(*pair), [pair[1]]) for pair in _not_ours(table, tables, lines, corpora)]
+        others = [own]
+        # WavFusion's ablations are published on IEMOCAP alone, and stand beside MELD's too.
+        alone = any(found and own not in {p.corpus for p in found} for _, found in rows)
+        corpora = [own, *(c for c in corpora if c != own)] if alone else [own]
+    rows += [(_never_run(*pair), [pair[1]]) for pair in _not_ours(table, tables, lines, others)]
     rows = [(line, [p for p in found if p.corpus in corpora]) for line, found in rows]
     common = _common_notes([p for _, found in rows for p in found])
     reference = next((line for line in lines if line.name == REFERENCES.get(table)), None)
@@ -214,17 +237,28 @@ def _columns(protocols, reference: Line | None, corpora: list[str], own: str | N
 
 def _not_ours(table: str, tables, lines: list[Line], corpora) -> Iterable[tuple[str, Published]]:
     """Rows of the paper that the toolkit has no method for."""
-    if not table.isdigit() or table == "3":
+    if table not in PAPERS or table == "3":
         return
     for name, found in tables[table].items():
         for published in found:
-            if published.corpus in corpora and not published.available.startswith("yes"):
+            elsewhere = _companion_of(name) not in ("", table)
+            if published.corpus in corpora and (published.available != "yes" or elsewhere):
                 yield name, published
 
 
 def _never_run(name: str, published: Published) -> Line:
-    reason = published.available.removeprefix("no: ")
-    return Line(name, Row(name, "", ()), problem=f"not in skfdan: {reason}")
+    reason = "not in skfdan: " + published.available.removeprefix("no: ")
+    if published.available == "not yet":
+        reason = "not in skfdan yet"
+    elif published.available == "yes":
+        reason = f"reads what these tables have not; see --table {_companion_of(name)}"
+    return Line(name, Row(name, "", ()), problem=reason)
+
+
+def _companion_of(published: str) -> str:
+    """Return the table of whole utterances that alone has a method, or an empty string."""
+    tables = [t for row in ROWS if row.published == published for t in row.tables]
+    return tables[0] if tables and set(tables) <= set(COMPANIONS) else ""
 
 
 def _common_notes(found: list[Published]) -> list[str]:

@@ -22,6 +22,11 @@ class Setting:
     n_mels: int
     hop_length: int
     duration: float
+    #: Pretrained networks of the companion tables: a name, or a folder; None is each
+    #: table's own.
+    speech_model: str | None = None
+    text_model: str | None = None
+    face_model: str | None = None
 
     @property
     def face_size(self) -> int:
@@ -62,6 +67,8 @@ PAPER = Setting(
     hop_length=256,
     duration=4.0,
 )
+#: Epochs of the companion tables: FDRL's upper bound, the only number that is published.
+COMPANION_EPOCHS = 100
 QUICK = Setting(
     quick=True,
     epochs=30,

@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "benchmarks.md"
-TABLES = ("questions", "4", "adaptation", "1", "2", "3")
+TABLES = ("questions", "4", "adaptation", "1", "2", "3", "fdrl", "wavfusion")
 FIGURES = {
     "fig4_confusion.png": "Confusion matrices of FDAN, as the paper's Fig. 4",
     "fig5_tsne.png": "t-SNE of FDAN's features of both modalities, as the paper's Fig. 5",

@@ -1,4 +1,4 @@
-"""Print the tables of the FDAN paper: our numbers beside the published ones.
+"""Print the tables of the FDAN, FDRL and WavFusion papers: our numbers beside the published.
 
 For example, in a setting for two CPU cores:
 
@@ -40,7 +40,7 @@ import numpy as np
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="The tables of the FDAN paper on a corpus of yours.",
+        description="The tables of the papers on a corpus of yours.",
         epilog="Without --quick: the paper's setting (ResNet-34, ImageNet weights, 300 epochs).",
     )
     add = parser.add_argument
@@ -69,6 +69,22 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--backbone", help="of the FDAN-like rows (default: resnet34, quick cnn)")
     add("--weights", help="DEFAULT (ImageNet), none or a path (default: DEFAULT, quick none)")
     add("--epochs", type=int, help="training epochs (default: 300, quick 30)")
+    add(
+        "--speech-model",
+        metavar="MODEL",
+        help="of --table fdrl and wavfusion: a folder or bundle (default: WAV2VEC2_BASE)",
+    )
+    add(
+        "--text-model",
+        metavar="MODEL",
+        help="of these tables: a folder or name (default: bert-base-uncased, roberta-base)",
+    )
+    add(
+        "--face-model",
+        metavar="NAME",
+        help="of these tables: a network of torchvision (default: efficientnet_b0); its weights "
+        "are --weights",
+    )
     add("--input-size", type=int, help="side in pixels (default: 224, quick 48)")
     add("--lr", type=float, help="learning rate (default: 0.001, quick 0.01)")
     add("--momentum", type=float, help="of SGD (default: 0.99, quick 0.9)")
@@ -95,9 +111,16 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def read_setting(args: argparse.Namespace) -> _setting.Setting:
+def read_setting(args: argparse.Namespace, companion: str = "") -> _setting.Setting:
     base = _setting.QUICK if args.quick else _setting.PAPER
+    if companion and not args.quick:
+        base = replace(base, epochs=_setting.COMPANION_EPOCHS)
     names = ("folds", "seeds", "backbone", "weights", "epochs", "input_size", "lr", "momentum")
+    models = ("speech_model", "text_model", "face_model")
+    for name in models:
+        if getattr(args, name) is not None and not companion:
+            raise ValueError(f"--{name.replace('_', '-')} is of --table fdrl and wavfusion alone.")
+    names = (*names, *models)
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if str(given.get("weights")).lower() == "none":
         given["weights"] = None
@@ -140,16 +163,25 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(args: argparse.Namespace, argv: list[str]) -> int:
     began = time.perf_counter()
-    sources = _corpora.check_source(args.corpus, args.root, args.faces)
     tables = list(dict.fromkeys(args.table or ["1", "2", "3", "4"]))
     _methods.check_tables(tables)
+    companion = _corpora.check_companion(tables, args.corpus, args.faces)
+    sources = _corpora.check_source(args.corpus, args.root, args.faces)
     _methods.check_estimators(args.estimators)
-    names = _plan.protocols_of(args.protocol, args.corpus)
-    setting = read_setting(args)
+    names = _plan.protocols_of(args.protocol, args.corpus, companion)
+    setting = read_setting(args, companion)
     out = args.out if args.dask is None else args.out.absolute()
-    claim(out, args.corpus)
+    claim(out, f"{args.corpus}, table {companion}" if companion else args.corpus)
     cache = str((args.cache or out / "cache").absolute())
-    source = _corpora.Source(args.corpus, args.root, sources, setting.face_size, cache)
+    source = _corpora.Source(
+        args.corpus,
+        args.root,
+        sources,
+        setting.face_size,
+        cache,
+        companion,
+        n_frames=3 if setting.quick else 8,
+    )
     corpus = _corpora.load(source)
     print(_summary(corpus), flush=True)
 
@@ -243,6 +275,13 @@ def _run_stage(cells: list[_cells.Cell], out: Path, n_jobs: int) -> dict[str, st
 
 def _summary(corpus: _corpora.Corpus) -> str:
     heard = corpus.heard
+    if "text" in corpus.table:
+        seen = corpus.table["visual"].notna().sum()
+        return (
+            f"{corpus.title}: {heard.sum()} utterances with voice and words of "
+            f"{len(set(corpus.groups))} speakers; {seen or 'no'} faces read; "
+            f"{len(corpus.classes)} emotions ({', '.join(corpus.classes)})"
+        )
     faces = [
         f"{(corpus.origin == name).sum()} faces of {corpus.face_title(name)}"
         for name in dict.fromkeys(corpus.origin[~heard])
@@ -262,12 +301,19 @@ def _header(args, argv, setting, corpus, protocols, splits, lines, began) -> lis
     machines = dict.fromkeys(r["machine"] for r in records)
     used = dict.fromkeys(", ".join(f"{k} {v}" for k, v in r["versions"].items()) for r in records)
     folds = {p.name: [len(s.test) for s in splits if s.protocol == p.name] for p in protocols}
+    companion = "text" in corpus.table
     seen = [line.faces for line in lines if len(line.faces) == 1 and not line.problem]
     return [
         _summary(corpus) + ".",
-        "Faces that train in all tables but Table 3: "
-        + (corpus.face_title(seen[0][0]) if seen else "none")
-        + ".",
+        *(
+            []
+            if companion
+            else [
+                "Faces that train in all tables but Table 3: "
+                + (corpus.face_title(seen[0][0]) if seen else "none")
+                + "."
+            ]
+        ),
         *corpus.notes,
         f"Chance: UAR {100 / len(counts):.1f} %; WAR of always the most frequent emotion "
         f"{100 * counts.max() / counts.sum():.1f} %.",
@@ -281,16 +327,38 @@ def _header(args, argv, setting, corpus, protocols, splits, lines, began) -> lis
         "Nothing was selected on test rows: the last epoch counts, there is no early stopping, and "
         "where a row chooses a parameter it does so on a part of its training rows.",
         f"Seeds per fold: {setting.seeds}. Setting of every network"
-        f"{' (--quick, not the paper’s)' if setting.quick else ''}: {setting.epochs} epochs, input "
-        f"{setting.input_size} px, weights {setting.weights or 'random'}, lr {setting.lr}, "
-        f"momentum {setting.momentum}, backbone {setting.backbone} where the row does not name "
-        f"one, {setting.n_mels} Mel bands; methods whose optimiser is published keep it.",
+        f"{' (--quick, not the paper’s)' if setting.quick else ''}: {setting.epochs} epochs, "
+        + (_companion_setting(setting, lines) if companion else _network_setting(setting)),
         "Command: `python benchmarks/run.py "
         f"{shlex.join(a for a in argv if a != '--report-only')}`",
         f"{len(records)} of {len(cells)} cells finished, {spent / 60:.1f} min of fitting and "
         f"predicting; this call took {(time.perf_counter() - began) / 60:.1f} min.",
         f"Machine: {'; '.join(machines) or '-'}. Versions: {'; '.join(used) or '-'}.",
     ]
+
+
+def _network_setting(setting: _setting.Setting) -> str:
+    return (
+        f"input {setting.input_size} px, weights {setting.weights or 'random'}, lr {setting.lr}, "
+        f"momentum {setting.momentum}, backbone {setting.backbone} where the row does not name "
+        f"one, {setting.n_mels} Mel bands; methods whose optimiser is published keep it."
+    )
+
+
+def _companion_setting(setting: _setting.Setting, lines: list[_plan.Line]) -> str:
+    """Say which frozen networks were read, as the cells name them."""
+    used: dict[str, dict] = {}
+    for cell in (c for line in lines for c in _final(line)):
+        for modality, front_end in cell.spec["front_end"].items():
+            name = front_end["model"]
+            if modality == "visual":
+                name += f" (weights {front_end['weights'] or 'random'})"
+            used.setdefault(modality, {})[name] = None
+    read = "; ".join(f"{modality} {', '.join(names)}" for modality, names in used.items())
+    return (
+        "optimiser and learning rate each classifier's own; embeddings of frozen networks: "
+        f"{read or 'none'}."
+    )
 
 
 def _draw(lines: list[_plan.Line], names: list[str], corpus: str, out: Path) -> None:

@@ -3,6 +3,9 @@ import os
 # scikit-learn's array API checks skip themselves unless SciPy sees this at import.
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
 
+# huggingface_hub reads this at its first import, which may be another library's.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
 import tempfile
 from pathlib import Path
 

@@ -24,6 +24,7 @@ NOT_IN_THE_TABLES = {
     "FDRLOutput": "holds what it is given",
     "MISAOutput": "holds what it is given",
     "Padded": "holds what it is given",
+    "SDTOutput": "holds what it is given",
     "WavFusionOutput": "holds what it is given",
     "TFMixOutput": "holds what it is given",
     "InputSpec": "holds what it is given",
@@ -42,6 +43,7 @@ NOT_IN_THE_TABLES = {
     "memberships": "tensors alone",
     "homogeneous_margin_loss": "tensors alone",
     "paper_factor": "tensors alone",
+    "sdt_loss": "takes what SDTNet returns",
     "wavfusion_loss": "takes what WavFusionNet returns",
     "misa_losses": "takes what MISANet returns",
 }

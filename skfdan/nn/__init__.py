@@ -4,6 +4,7 @@ from skfdan.nn.adaptation import ADAPTATIONS, AdaptationLoss, cmd, coral, member
 from skfdan.nn.adversarial import DAANLoss, DANNLoss, a_distance, dynamic_factor, grad_reverse
 from skfdan.nn.attention import CrossAttentionLayer, cross_attention
 from skfdan.nn.backbones import make_backbone
+from skfdan.nn.coattention import CoAttentionNet
 from skfdan.nn.encoders import Embedded, freeze
 from skfdan.nn.fdan import FDANNet, FDANOutput
 from skfdan.nn.fdan_official import OfficialFDANNet
@@ -15,6 +16,7 @@ from skfdan.nn.losses import LMMDLoss, dsan_ramp, lmmd
 from skfdan.nn.lvc import AGRU, AGRULVC, LVC
 from skfdan.nn.margin import homogeneous_margin_loss
 from skfdan.nn.misa import MISANet, MISAOutput, difference_loss, misa_losses
+from skfdan.nn.sdt import SDTNet, SDTOutput, sdt_loss
 from skfdan.nn.tfmix import TFMixNet, TFMixOutput
 from skfdan.nn.torchvision_net import TorchvisionNet
 from skfdan.nn.wavfusion import (
@@ -31,6 +33,7 @@ __all__ = [
     "FDRL_ABLATIONS",
     "LVC",
     "AdaptationLoss",
+    "CoAttentionNet",
     "CrossAttentionLayer",
     "DAANLoss",
     "DANNLoss",
@@ -49,6 +52,8 @@ __all__ = [
     "MISAOutput",
     "OfficialFDANNet",
     "Padded",
+    "SDTNet",
+    "SDTOutput",
     "TFMixNet",
     "TFMixOutput",
     "TorchvisionNet",
@@ -72,5 +77,6 @@ __all__ = [
     "misa_losses",
     "mmd",
     "paper_factor",
+    "sdt_loss",
     "wavfusion_loss",
 ]

@@ -95,7 +95,7 @@ def sequences(
     return xs, kept
 
 
-def _rows_of(
+def rows_of(
     given: Mapping[str, Tensor | None], masks: Mapping[str, Tensor], index: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor | None], dict[str, Tensor]]:
     """Return the sample of every row, and an empty mask where there is none."""
@@ -350,7 +350,7 @@ class WavFusionNet(nn.Module):
             if m in self.inputs and x is not None:
                 given[m] = self.inputs[m](given[m])
         if index is not None:
-            given, masks = _rows_of(given, masks, index)
+            given, masks = rows_of(given, masks, index)
         if ignored:
             present = {m: ~i for m, i in ignored.items()}
         xs, masks = sequences(given, masks, present, self.rest.classifier.weight.dtype)

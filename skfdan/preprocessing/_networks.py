@@ -66,6 +66,8 @@ def _loaded(load: Callable, place: str, digest: str, device: str) -> Any:
 
 def import_transformers(owner: str) -> Any:
     """Import the package transformers, or say how to get it."""
+    # It imports huggingface_hub, which reads this once; someone who has set it has decided.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         import transformers
     except ImportError as error:

@@ -294,9 +294,9 @@ def _load_model(folder: str, device: str) -> Any:
 
 def _load_tokenizer(folder: str, device: str) -> tuple[Any, int | None]:
     """Return the tokenizer, and how many tokens the model takes."""
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    config = import_transformers("TextEmbedding").AutoConfig.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False
+    )
     tokenizer = load_tokenizer(folder)
     limits = [tokenizer.model_max_length]
     positions = getattr(config, "max_position_embeddings", None)

@@ -7,6 +7,7 @@ from skfdan.nn import (
     AGRU,
     AGRULVC,
     AdaptationLoss,
+    CoAttentionNet,
     CrossAttentionLayer,
     DAANLoss,
     FDANNet,
@@ -16,6 +17,7 @@ from skfdan.nn import (
     LMMDLoss,
     MISANet,
     OfficialFDANNet,
+    SDTNet,
     TFMixNet,
     TorchvisionNet,
     WavFusionNet,
@@ -83,6 +85,15 @@ CASES = {
         3, VECTORS, hidden=8, n_heads=3
     ),
     "`FDRLNet` on pictures": lambda c: FDRLNet(3, PICTURES),
+    "`CoAttentionNet` with three modalities": lambda c: CoAttentionNet(
+        3, {"audio": 4, "text": 4, "visual": 4}
+    ),
+    "`SDTNet` with heads that do not divide the width": lambda c: SDTNet(
+        3, {"audio": 4}, hidden=8, n_heads=3
+    ),
+    "`SDTNet` on sequences": lambda c: SDTNet(
+        3, {"audio": InputSpec("sequence", n_features=4)}, hidden=8
+    ),
     "`WavFusionNet` with an unknown modality": lambda c: WavFusionNet(3, {"smell": 4}),
     "`WavFusionNet` on text and faces, with gates": lambda c: WavFusionNet(
         3, {"text": 4, "visual": 4}

@@ -5,6 +5,7 @@ import numpy as np
 from bad_input.shared import Case, fdan
 from bad_input.training import _with
 from skfdan import make_table
+from skfdan.classifiers import SDTClassifier
 
 
 def _shares(c: Case):
@@ -13,7 +14,14 @@ def _shares(c: Case):
     np.testing.assert_allclose(proba[2], 1 / 3)
 
 
+def _alone(c: Case):
+    talks = make_table(text=np.ones((4, 8))).assign(dialogue=["a", "a", "b", "b"])
+    clf = SDTClassifier(hidden=8, max_epochs=1, verbose=0, random_state=0)
+    clf.fit(talks, ["joy", "fear"] * 2).predict(talks.drop(columns="dialogue"))
+
+
 CASES = {
+    "`SDTClassifier.predict(X)` without the dialogues that `fit` had": _alone,
     "`FDANClassifier().predict(X)` before `fit`": lambda c: fdan().predict(c.X),
     "`FDANClassifier.predict(X)` with other features than `fit` saw": lambda c: c.fitted(
         "vectors"

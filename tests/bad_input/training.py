@@ -9,9 +9,11 @@ from scipy.sparse import csr_matrix
 from bad_input.shared import Case, fdan, mel
 from skfdan import make_table
 from skfdan.classifiers import (
+    CoAttentionClassifier,
     FDRLClassifier,
     GMTCNetClassifier,
     MISAClassifier,
+    SDTClassifier,
     TFMixClassifier,
     TorchvisionClassifier,
     WavFusionClassifier,
@@ -108,7 +110,31 @@ def _words(c: Case, cls: type, **params):
     cls(**QUIET | params).fit(table, ["joy", "fear"] * 2)
 
 
+def _talk(columns: dict | None = None, **params):
+    table = make_table(text=np.ones((4, 8))).assign(**columns or {})
+    SDTClassifier(**QUIET | {"hidden": 8} | params).fit(table, ["joy", "fear"] * 2)
+
+
+def _order(second):
+    return {"dialogue": ["a", "a", "b", "b"], "order": [1, second, 2, 1]}
+
+
 CASES = {
+    "`CoAttentionClassifier` with one modality": lambda c: _words(
+        c, CoAttentionClassifier, modalities=("audio",)
+    ),
+    "`CoAttentionClassifier` with an unknown `fusion`": lambda c: _words(
+        c, CoAttentionClassifier, fusion="x"
+    ),
+    "`SDTClassifier` with an unknown modality": lambda c: _talk(modalities=("smell",)),
+    "`SDTClassifier(temperature=0)`": lambda c: _talk(temperature=0),
+    "`SDTClassifier(dialogue=...)` with values": lambda c: _talk(dialogue=[0, 0, 1, 1]),
+    "`SDTClassifier` on a row without dialogue": lambda c: _talk(
+        {"dialogue": ["a", "a", None, "b"]}
+    ),
+    "`SDTClassifier` on two rows in one place": lambda c: _talk(_order(1)),
+    "`SDTClassifier` on an order that is no number": lambda c: _talk(_order("x")),
+    "`SDTClassifier(hidden=9)`, which is no multiple of `n_heads`": lambda c: _talk(hidden=9),
     "`FDRLClassifier` with one modality": lambda c: _words(
         c, FDRLClassifier, modalities=("audio",)
     ),

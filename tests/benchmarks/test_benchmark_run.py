@@ -262,6 +262,8 @@ def test_meld_table_lists_what_is_not_ours(corpora, tmp_path):
     assert rows["SMIN"]["not run"].startswith("not in skfdan")
     assert "official test split" in rows["SMIN"]["notes"]
     assert rows["SMIN"]["published source"] == "quoted: Lian et al. 2022"
+    assert rows["SDT"]["published MELD WAR"] == "67.55"
+    assert rows["SDT"]["not run"] == "reads what these tables have not; see --table wavfusion"
 
 
 def test_faces_of_several_corpora(corpora, tmp_path):
@@ -317,7 +319,7 @@ def test_hidden_labels_are_hidden(corpora, tmp_path, fits):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (("--corpus", "iemocap"), "--corpus 'iemocap' is unknown; choose one of ravdess"),
+        (("--corpus", "emovo"), "--corpus 'emovo' is unknown; choose one of ravdess"),
         (("--table", "9"), "--table '9' is unknown; choose from 1, 2, 3"),
         (
             ("--estimators", "SVM"),

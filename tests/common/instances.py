@@ -5,9 +5,11 @@ A new estimator needs a row here; ``test_completeness`` fails without one.
 
 from skfdan import FDANClassifier, FDANSearchCV
 from skfdan.classifiers import (
+    CoAttentionClassifier,
     FDRLClassifier,
     GMTCNetClassifier,
     MISAClassifier,
+    SDTClassifier,
     TFMixClassifier,
     TorchvisionClassifier,
     WavFusionClassifier,
@@ -30,9 +32,10 @@ EVERYTHING = slice(0, None)
 INSTANCES = {
     "BackboneEmbedding": [BackboneEmbedding(backbone="cnn", weights=None, input_size=32)],
     "FDANClassifier": [
-        FDANClassifier(),
+        # A fifth of the default's epochs; all of them in AS_THEY_COME.
+        FDANClassifier(max_epochs=60, lr=5e-3),
         # Both branches, attention and LMMD on a flat matrix, all columns in each.
-        FDANClassifier(visual=EVERYTHING, audio=EVERYTHING, max_epochs=60),
+        FDANClassifier(visual=EVERYTHING, audio=EVERYTHING, lr=5e-3, max_epochs=30),
         # Discriminators, whose parameters are the criterion's.
         FDANClassifier(
             visual=EVERYTHING,
@@ -58,6 +61,12 @@ INSTANCES = {
         ),
     ],
     "FaceFrames": [FaceFrames()],
+    "CoAttentionClassifier": [
+        CoAttentionClassifier(dim=32, lr=3e-3, max_epochs=12, batch_size=64),
+        CoAttentionClassifier(
+            audio=EVERYTHING, text=EVERYTHING, dim=16, lr=5e-3, max_epochs=12, batch_size=64
+        ),
+    ],
     "FrameEmbedding": [FrameEmbedding(model="resnet18", weights=None, input_size=32)],
     "GMTCNetClassifier": [GMTCNetClassifier(n_filters=16, n_blocks=2, max_epochs=20)],
     "INCASelector": [INCASelector(), INCASelector(k_min=1, cv=3, partition_size=20)],
@@ -76,6 +85,19 @@ INSTANCES = {
         ),
     ],
     "MelSpectrogram": [MelSpectrogram()],
+    "SDTClassifier": [
+        SDTClassifier(hidden=32, lr=3e-3, max_epochs=12, batch_size=64),
+        SDTClassifier(
+            visual=EVERYTHING,
+            audio=EVERYTHING,
+            text=EVERYTHING,
+            hidden=16,
+            dropout=0.1,
+            lr=5e-3,
+            max_epochs=12,
+            batch_size=64,
+        ),
+    ],
     "SpeechFeatures": [SpeechFeatures()],
     "TFMixClassifier": [TFMixClassifier(max_epochs=6)],
     "TextEmbedding": [TextEmbedding()],
@@ -109,3 +131,6 @@ INSTANCES = {
     "TwineShufflePattern": [TwineShufflePattern(), TwineShufflePattern(n_levels=2)],
     "Wav2Vec2Embedding": [Wav2Vec2Embedding()],
 }
+
+#: With nothing set; the checks of these take minutes.
+AS_THEY_COME = [FDANClassifier()]

@@ -1,6 +1,7 @@
 """scikit-learn's own checks over every public estimator, with no expected failure."""
 
-from instances import INSTANCES
+import pytest
+from instances import AS_THEY_COME, INSTANCES
 from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -13,6 +14,13 @@ ON_MATRICES = [instance for instance in ALL if get_tags(instance).input_tags.two
 
 @parametrize_with_checks(ON_MATRICES)
 def test_scikit_learn_check(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@parametrize_with_checks(AS_THEY_COME)
+def test_scikit_learn_check_of_defaults(estimator, check):
     check(estimator)
 
 

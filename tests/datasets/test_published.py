@@ -170,9 +170,9 @@ def test_what_is_available_bears_our_name(results):
     assert ((known == "yes") == (results["skfdan"] != "")).all()
     for system in ("SMIN", "TRIN", "CADF", "MAP", "DialogueTRM"):
         assert known[results["row"] == system].str.startswith("no: ").all()
-    assert set(known[results["row"] == "SDT"]) == {"not yet"}
     assert set(results["skfdan"]) - {""} == {
         *("FDANClassifier", "FDAN1", "FDAN2", "INCA", "GM-TCNet", "TF-Mix", "MISA"),
+        *("FDRLClassifier", "WavFusionClassifier", "CoAttentionClassifier", "SDTClassifier"),
         *("vgg16", "vgg19", "resnet18", "resnet34", "resnet50"),
     }
 

@@ -8,9 +8,11 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from skfdan import FDANClassifier, make_table
 from skfdan.classifiers import (
+    CoAttentionClassifier,
     FDRLClassifier,
     GMTCNetClassifier,
     MISAClassifier,
+    SDTClassifier,
     TFMixClassifier,
     TorchvisionClassifier,
     WavFusionClassifier,
@@ -32,6 +34,10 @@ SPEECH = {"sample_rate": 2000, "n_fft": 64, "n_mfcc": 4, "n_mels": 8, "verbose":
 FACES, SOUND, Y = make_clips(16)
 TABLE = make_table(visual=FACES, audio=SOUND)
 MATRIX = SOUND.reshape(len(SOUND), -1)[:, :10]
+
+DIALOGUES = make_table(text=list(MATRIX)).assign(
+    dialogue=np.arange(len(Y)) // 3, speaker=np.tile(["Ross", "Rachel"], len(Y))[: len(Y)]
+)
 
 
 def waves():
@@ -86,6 +92,10 @@ CLASSIFIERS = {
         FDRLClassifier(hidden=8, text=[0, 1, 2], audio=slice(3, None), **SOME).fit(MATRIX, Y),
         MATRIX,
     ),
+    "coattention": lambda: (
+        CoAttentionClassifier(dim=8, text=[0, 1, 2], audio=slice(3, None), **SOME).fit(MATRIX, Y),
+        MATRIX,
+    ),
     "wavfusion": lambda: (
         WavFusionClassifier(
             dim=8,
@@ -100,6 +110,11 @@ CLASSIFIERS = {
         ).fit(MATRIX, Y),
         MATRIX,
     ),
+    "sdt": lambda: (
+        SDTClassifier(hidden=8, text=[0, 1, 2], audio=slice(3, None), **SOME).fit(MATRIX, Y),
+        MATRIX,
+    ),
+    "dialogues": lambda: (SDTClassifier(hidden=8, **SOME).fit(DIALOGUES, Y), DIALOGUES),
     "gmtcnet": lambda: (GMTCNetClassifier(n_filters=4, n_blocks=2, **SOME).fit(SOUND, Y), SOUND),
     "tfmix": lambda: (
         TFMixClassifier(channels=4, lstm_hidden=4, fc_width=4, validation_fraction=0.5, **SOME).fit(

@@ -363,6 +363,16 @@ def test_a_failing_hub(stub, classifier):
 
 
 @needs_hub
+def test_telemetry_is_off_unless_somebody_decided(monkeypatch):
+    for decided, then in ((None, "1"), ("0", "0")):
+        monkeypatch.delenv("HF_HUB_DISABLE_TELEMETRY", raising=False)
+        if decided:
+            monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", decided)
+        _hub._import_hub()
+        assert os.environ["HF_HUB_DISABLE_TELEMETRY"] == then
+
+
+@needs_hub
 def test_requests_say_skfdan_and_carry_no_telemetry(stub, saved):
     if os.environ["HF_HUB_DISABLE_TELEMETRY"] != "1":
         pytest.skip("HF_HUB_DISABLE_TELEMETRY is set to something else")
