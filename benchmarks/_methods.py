@@ -54,6 +54,8 @@ WAVFUSION_ROWS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 #: α that the row "α by validation" chooses from.
 ALPHAS = (1e-4, 1e-3, 1e-2, 0.1)
+#: Published for FDRL and WavFusion.
+SPEECH_MODEL = "WAV2VEC2_BASE"
 #: Parameters of FDANClassifier for the row "best setting for faces", found on other
 #: data than those tested here. None leaves the row out.
 BEST_FOR_FACES: dict[str, Any] | None = None
@@ -230,11 +232,13 @@ def _wavfusion(**parameters):
     def build(setting: Setting, cache):
         from skfdan.classifiers import WavFusionClassifier
 
-        # Published is the width of the layers alone, that of wav2vec 2.0 base.
-        size = {"dim": 768, "n_heads": 12}
-        if setting.quick:
-            size = {"dim": 64, "hidden": 32, "common_dim": 32, "n_codes": 16}
-        return WavFusionClassifier(**size, max_epochs=setting.epochs, verbose=0, **parameters)
+        start = {}
+        if "audio" in parameters.get("modalities", ("audio",)) and parameters.get("n_deep", 3):
+            start = {"speech_model": setting.speech_model or SPEECH_MODEL}
+        small = {"hidden": 32, "common_dim": 32, "n_codes": 16} if setting.quick else {}
+        return WavFusionClassifier(
+            **start, **small, max_epochs=setting.epochs, verbose=0, **parameters
+        )
 
     return build
 
@@ -263,7 +267,7 @@ def embedding(name: str, modality: str, table: str, setting: Setting, cache: str
     }
     if modality == "audio":
         return preprocessing.Wav2Vec2Embedding(
-            model=setting.speech_model or "WAV2VEC2_BASE", layer=-1 - int(replaced or 0), **common
+            model=setting.speech_model or SPEECH_MODEL, layer=-1 - int(replaced or 0), **common
         )
     if modality == "text":
         published = "bert-base-uncased" if table == "fdrl" else "roberta-base"
@@ -488,10 +492,6 @@ ROWS: tuple[Row, ...] = (
             f"WavFusion{name}",
             ("wavfusion",),
             published=published,
-            note=""
-            if name
-            else "its deep layers start from random weights, on frozen features; "
-            "in the paper they start from wav2vec 2.0's",
         )
         for name, (published, _) in WAVFUSION_ROWS.items()
     ),

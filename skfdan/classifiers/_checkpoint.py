@@ -125,6 +125,10 @@ class Checkpoint:
         self._start = _generator_state(rng)
         return rng
 
+    def encoder_layers(self) -> dict[str, Any] | None:
+        """Return what the interrupted fit had read of pretrained encoders."""
+        return None if self._found is None else self._found[1].get("encoder_layers")
+
     def restore(self, net: Any, batches: Any, schedule: Any) -> Progress:
         """Bring a fit that has just begun to where the interrupted one was."""
         if self._found is None:
@@ -177,6 +181,7 @@ class Checkpoint:
             "optimizer": optimizer,
             "schedule": None if schedule is None else _plain(schedule.state_dict()),
             "history": _plain(net.history_.to_list()),
+            "encoder_layers": getattr(net, "encoder_layers_", {}),
             "progress": {
                 "best": progress.best if np.isfinite(progress.best) else None,
                 "waited": progress.waited,

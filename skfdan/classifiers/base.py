@@ -291,6 +291,7 @@ class ModalityClassifier(
             valid = self._validation_samples(everything, lead, held), encoded
         labels = {m: encoded[s.rows] for m, s in samples.items()}
         self._specs = self._measure(samples)
+        self._read_pretrained(None if checkpoint is None else checkpoint.encoder_layers())
         with self._training():
             before.clear()  # so that there is memory for the new network
             self._start(labels, classes)
@@ -363,6 +364,7 @@ class ModalityClassifier(
         labels = {m: encoded[s.rows] for m, s in samples.items()}
         if first:
             self._specs = self._measure(samples)
+            self._read_pretrained()
         else:
             self._check_cells(samples)
         with self._training():
@@ -436,6 +438,12 @@ class ModalityClassifier(
 
     def _measure(self, samples: Samples) -> dict[str, InputSpec]:
         return {m: s.spec(coarse=self.backbone_trainable is not True) for m, s in samples.items()}
+
+    def _read_pretrained(self, known: dict[str, Any] | None = None) -> None:
+        """Read what the network starts from, if it is not from random weights.
+
+        ``known`` is what a checkpoint has kept: its weights take the place of those at the start.
+        """
 
     def _make_module(self) -> torch.nn.Module:
         raise NotImplementedError(f"{type(self).__name__} is no method of its own; subclass it.")

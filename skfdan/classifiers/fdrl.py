@@ -6,15 +6,16 @@ from typing import ClassVar
 
 import torch
 
-from skfdan.classifiers.joint import JointClassifier
+from skfdan.classifiers._pretrained import PretrainedClassifier
 from skfdan.nn.fdrl import FDRL_ABLATIONS, FDRLLoss, FDRLNet, FDRLOutput
 from skfdan.nn.misa import FUSED
+from skfdan.nn.pretrained_layers import LastLayers
 from skfdan.table import MODALITIES, TEXT
 
 __all__ = ["FDRLClassifier"]
 
 
-class FDRLClassifier(JointClassifier):
+class FDRLClassifier(PretrainedClassifier):
     r"""Fine-grained disentangled representation learning of two modalities.
 
     Of every modality FDRL [1]_ has a shared representation S, by one encoder for
@@ -30,9 +31,15 @@ class FDRLClassifier(JointClassifier):
 
     It reads embeddings: vectors (d,), or sequences (T, d), which are averaged
     over time. :class:`skfdan.preprocessing.Wav2Vec2Embedding` and
-    :class:`skfdan.preprocessing.TextEmbedding` make them. The encoders are not
-    trained along; the paper does that. Speech and text are what was published;
-    other pairs of modalities work the same and are no published system.
+    :class:`skfdan.preprocessing.TextEmbedding` make them. Speech and text are what was
+    published; other pairs of modalities work the same and are no published system.
+
+    The paper trains its encoders, wav2vec 2.0 and BERT, along. ``n_trainable_layers``
+    does so with the last layers of the models that ``speech_model`` and ``text_model``
+    name: cells are then what the layers before make of a clip, computed once by
+    ``Wav2Vec2Embedding(speech_model, layer=-1 - n_trainable_layers)`` and
+    ``TextEmbedding(text_model, layer=-1 - n_trainable_layers)``, and the mean of the
+    encoder's output over time goes on. Without it the encoders stay frozen.
 
     A row may lack a modality, in training as in prediction. It then counts in
     the terms that need no partner, and its tokens are masked in the fusion.
@@ -41,6 +48,16 @@ class FDRLClassifier(JointClassifier):
     ----------
     modalities : tuple of two of {"audio", "text", "visual"}, default=("audio", "text")
         What is read; other columns are left alone.
+    speech_model : str, path-like or None, default=None
+        The wav2vec 2.0 or HuBERT whose last layers are trained along, as
+        :class:`skfdan.preprocessing.Wav2Vec2Embedding` takes it. Its voices are not
+        normalised. The files are read by ``fit`` alone. Which was published is not said.
+    text_model : str, path-like or None, default=None
+        The same of words: a BERT or RoBERTa, as
+        :class:`skfdan.preprocessing.TextEmbedding` takes it.
+    n_trainable_layers : int, default=0
+        How many transformer layers of each named model are trained along: at most all
+        but the first. Published are all.
     alpha : float, default=1.0
         Weight of the alignment. Published.
     beta : float, default=0.5
@@ -75,9 +92,11 @@ class FDRLClassifier(JointClassifier):
     n_heads : int, default=4
         Attention heads. Not published.
     dropout : float, default=0.1
-        Dropout before the classifier. Not published.
+        Dropout before the classifier, and in trained layers of encoders. Not published.
     lr : float, default=1e-3
-        Learning rate. Published is 1e-5, for the fine-tuning of both encoders.
+        Learning rate. Published is 1e-5 for everything, encoders and what follows them.
+    encoder_lr : float, default=1e-5
+        Learning rate of the layers of encoders. Published.
     lr_schedule : {"cosine", "constant"}, default="cosine"
         How the learning rate goes over the epochs of ``fit``: down to 0 along
         half a cosine, or not at all. ``partial_fit`` always keeps it.
@@ -144,6 +163,9 @@ class FDRLClassifier(JointClassifier):
         What ``fit`` could not use: row, file, stage and reason.
     class_count_ : ndarray of shape (n_classes,)
         Training rows of each class.
+    encoder_layers_ : dict
+        Of each modality whose encoder is trained along, what its layers look like; see
+        :class:`skfdan.nn.LayerShape`.
     n_features_in_ : int
         Columns of X.
     feature_names_in_ : ndarray of str
@@ -152,8 +174,8 @@ class FDRLClassifier(JointClassifier):
     Raises
     ------
     ValueError
-        At ``fit``, if ``modalities`` are not two different ones, or a cell is no
-        embedding.
+        At ``fit``, if ``modalities`` are not two different ones, a cell is no
+        embedding, or a model can't be used, or not with these cells.
 
     References
     ----------
@@ -176,12 +198,17 @@ class FDRLClassifier(JointClassifier):
     """
 
     fidelity: ClassVar[str] = "partial"
-    _embedded_as: ClassVar[dict[str, str]] = dict.fromkeys((*MODALITIES, TEXT), "vector")
+    _encoder_params: ClassVar[dict[str, str]] = {"audio": "speech_model", "text": "text_model"}
+    _depth_param: ClassVar[str] = "n_trainable_layers"
+    _whole: ClassVar[frozenset[str]] = PretrainedClassifier._whole | {"n_trainable_layers"}
 
     def __init__(
         self,
         *,
         modalities=("audio", "text"),
+        speech_model=None,
+        text_model=None,
+        n_trainable_layers=0,
         alpha=1.0,
         beta=0.5,
         gamma=1.0,
@@ -196,6 +223,7 @@ class FDRLClassifier(JointClassifier):
         n_heads=4,
         dropout=0.1,
         lr=1e-3,
+        encoder_lr=1e-5,
         lr_schedule="cosine",
         weight_decay=0.01,
         max_epochs=100,
@@ -218,6 +246,9 @@ class FDRLClassifier(JointClassifier):
         verbose=1,
     ):
         self.modalities = modalities
+        self.speech_model = speech_model
+        self.text_model = text_model
+        self.n_trainable_layers = n_trainable_layers
         self.alpha = alpha
         self.beta = beta
         self.gamma = gamma
@@ -232,6 +263,7 @@ class FDRLClassifier(JointClassifier):
         self.n_heads = n_heads
         self.dropout = dropout
         self.lr = lr
+        self.encoder_lr = encoder_lr
         self.lr_schedule = lr_schedule
         self.weight_decay = weight_decay
         self.max_epochs = max_epochs
@@ -253,7 +285,9 @@ class FDRLClassifier(JointClassifier):
         self.callbacks = callbacks
         self.verbose = verbose
 
-    _bounds: ClassVar[dict] = JointClassifier._bounds | {
+    _bounds: ClassVar[dict] = PretrainedClassifier._bounds | {
+        "encoder_lr": (0, None),
+        "n_trainable_layers": (0, None),
         "alpha": (0, None),
         "beta": (0, None),
         "gamma": (0, None),
@@ -268,14 +302,25 @@ class FDRLClassifier(JointClassifier):
     def _modalities(self) -> tuple[str, ...]:
         return tuple(self.modalities)
 
+    @property
+    def _embedded_as(self) -> dict[str, str]:
+        # A sequence goes through the trained layers before it is averaged.
+        sequences = dict.fromkeys(self._encoders(), "sequence")
+        return dict.fromkeys((*MODALITIES, TEXT), "vector") | sequences
+
     def _check_params(self) -> None:
-        known = tuple(self._embedded_as)
+        known = (*MODALITIES, TEXT)
         given = self.modalities
         if not (
             isinstance(given, (tuple, list)) and len(set(given)) == 2 and set(given) <= set(known)
         ):
             raise ValueError(f"modalities={given!r}: give two of {', '.join(map(repr, known))}.")
         super()._check_params()
+        if self.n_trainable_layers and not self._encoders():
+            raise ValueError(
+                f"n_trainable_layers={self.n_trainable_layers}: of which models? Name them, "
+                "speech_model= or text_model=."
+            )
         self._check_choice("predict_modality", (*self._modalities, "fused"))
         self._check_choice("mu_rule", ("paper", "reversed"))
         self._check_choice("local_weighting", ("input", "output"))
@@ -297,7 +342,12 @@ class FDRLClassifier(JointClassifier):
             hidden=self.hidden,
             n_heads=self.n_heads,
             dropout=self.dropout,
+            encoders=self._shapes(),
+            n_layers=self.n_trainable_layers,
         )
+
+    def _trained_layers(self, modality: str) -> LastLayers:
+        return self.module_.encoders[modality]
 
     def _make_criterion(self) -> FDRLLoss:
         return FDRLLoss(

@@ -6,14 +6,14 @@ from typing import ClassVar
 
 import torch
 
-from skfdan.classifiers.joint import JointClassifier
+from skfdan.classifiers._pretrained import PretrainedClassifier
 from skfdan.nn.misa import FUSED
 from skfdan.nn.wavfusion import ORDER, WavFusionNet, WavFusionOutput, margin_term
 
 __all__ = ["WavFusionClassifier"]
 
 
-class WavFusionClassifier(JointClassifier):
+class WavFusionClassifier(PretrainedClassifier):
     r"""Gated cross-modal attention of voice to text and faces, on sequences.
 
     In WavFusion [1]_ the last layers of wav2vec 2.0 read, in the place of
@@ -28,9 +28,14 @@ class WavFusionClassifier(JointClassifier):
     It reads sequences (T, d) of embeddings, of any length; a vector is a sequence
     of one step. Published are the frames of the ninth layer of wav2vec 2.0 base
     (``Wav2Vec2Embedding(layer=9, output="sequence")``), RoBERTa's tokens
-    (``TextEmbedding``) and EfficientNet's frames (``FrameEmbedding``). The last
-    layers start from random weights here, on features made once;
-    :class:`skfdan.nn.WavFusionWav2Vec2` puts them into wav2vec 2.0 itself.
+    (``TextEmbedding``) and EfficientNet's frames (``FrameEmbedding``).
+
+    The published layers that read text and faces are the last three of wav2vec 2.0
+    itself, and those before are frozen. ``speech_model`` names the model whose last
+    ``n_deep`` layers they start from: what the others make of a clip is computed once,
+    by ``Wav2Vec2Embedding(model, layer=-1 - n_deep)``, and training moves the same
+    weights as within wav2vec 2.0 (:class:`skfdan.nn.WavFusionWav2Vec2`). Without it
+    they start from random weights.
 
     A row may lack any modality, in training as in prediction. Without voice, a
     learned frame asks in its place.
@@ -41,6 +46,12 @@ class WavFusionClassifier(JointClassifier):
         What is read (Table 3); other columns are left alone, and those that the
         training does not hold are not needed. Two without audio take
         ``fusion="concat"``.
+    speech_model : str, path-like or None, default=None
+        The wav2vec 2.0 or HuBERT from whose last ``n_deep`` layers the voice's start, as
+        :class:`skfdan.preprocessing.Wav2Vec2Embedding` takes it. Width, heads and layer
+        norms are then the model's, ``dim`` does not count, and ``n_heads`` is of text and
+        faces alone. Voices are not normalised. Published is the base model. Its files
+        are read by ``fit`` alone; None is no model, and random weights.
     margin_weight : float, default=1.0
         λ (Table 5). Published as the best of 0, 0.01, 0.1, 1 and 10.
     margin : float, default=0.2
@@ -70,6 +81,8 @@ class WavFusionClassifier(JointClassifier):
         sees one alone, a random one each time. Ours, for predictions of partial rows.
     lr : float, default=3e-4
         Learning rate. Not published.
+    encoder_lr : float, default=1e-4
+        Learning rate of what comes from ``speech_model``. Not published.
     lr_schedule : {"cosine", "constant"}, default="cosine"
         How the learning rate goes over the epochs of ``fit``: down to 0 along
         half a cosine, or not at all. ``partial_fit`` always keeps it.
@@ -134,6 +147,9 @@ class WavFusionClassifier(JointClassifier):
         What ``fit`` could not use: row, file, stage and reason.
     class_count_ : ndarray of shape (n_classes,)
         Training rows of each class.
+    encoder_layers_ : dict
+        With a ``speech_model``, what its layers look like, under the key "audio"; see
+        :class:`skfdan.nn.LayerShape`.
     n_features_in_ : int
         Columns of X.
     feature_names_in_ : ndarray of str
@@ -142,7 +158,8 @@ class WavFusionClassifier(JointClassifier):
     Raises
     ------
     ValueError
-        At ``fit``, if ``modalities`` are unknown, or a cell is no embedding.
+        At ``fit``, if ``modalities`` are unknown, a cell is no embedding, or
+        ``speech_model`` can't be used, or not with these voices.
 
     References
     ----------
@@ -168,7 +185,8 @@ class WavFusionClassifier(JointClassifier):
 
     fidelity: ClassVar[str] = "partial"
     _embedded_as: ClassVar[dict[str, str]] = dict.fromkeys(ORDER, "sequence")
-    _whole: ClassVar[frozenset[str]] = JointClassifier._whole | {
+    _depth_param: ClassVar[str] = "n_deep"
+    _whole: ClassVar[frozenset[str]] = PretrainedClassifier._whole | {
         *("dim", "n_deep", "common_dim", "n_codes")
     }
 
@@ -176,6 +194,7 @@ class WavFusionClassifier(JointClassifier):
         self,
         *,
         modalities=("audio", "text", "visual"),
+        speech_model=None,
         margin_weight=1.0,
         margin=0.2,
         n_deep=3,
@@ -189,6 +208,7 @@ class WavFusionClassifier(JointClassifier):
         dropout=0.1,
         modality_dropout=0.0,
         lr=3e-4,
+        encoder_lr=1e-4,
         lr_schedule="cosine",
         weight_decay=0.01,
         max_epochs=30,
@@ -211,6 +231,7 @@ class WavFusionClassifier(JointClassifier):
         verbose=1,
     ):
         self.modalities = modalities
+        self.speech_model = speech_model
         self.margin_weight = margin_weight
         self.margin = margin
         self.n_deep = n_deep
@@ -224,6 +245,7 @@ class WavFusionClassifier(JointClassifier):
         self.dropout = dropout
         self.modality_dropout = modality_dropout
         self.lr = lr
+        self.encoder_lr = encoder_lr
         self.lr_schedule = lr_schedule
         self.weight_decay = weight_decay
         self.max_epochs = max_epochs
@@ -245,7 +267,8 @@ class WavFusionClassifier(JointClassifier):
         self.callbacks = callbacks
         self.verbose = verbose
 
-    _bounds: ClassVar[dict] = JointClassifier._bounds | {
+    _bounds: ClassVar[dict] = PretrainedClassifier._bounds | {
+        "encoder_lr": (0, None),
         "margin_weight": (0, None),
         "margin": (0, 2),
         "n_deep": (0, None),
@@ -292,7 +315,11 @@ class WavFusionClassifier(JointClassifier):
             lvc=self.lvc,
             fusion=self.fusion,
             dropout=self.dropout,
+            audio_layers=self._shapes().get("audio"),
         )
+
+    def _trained_layers(self, modality: str) -> WavFusionNet:
+        return self.module_
 
     def _loss_terms(self, output: WavFusionOutput, y: dict[str, torch.Tensor]):
         terms = {

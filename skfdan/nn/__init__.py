@@ -16,6 +16,7 @@ from skfdan.nn.losses import LMMDLoss, dsan_ramp, lmmd
 from skfdan.nn.lvc import AGRU, AGRULVC, LVC
 from skfdan.nn.margin import homogeneous_margin_loss
 from skfdan.nn.misa import MISANet, MISAOutput, difference_loss, misa_losses
+from skfdan.nn.pretrained_layers import LastLayers, LayerShape, PretrainedLayers
 from skfdan.nn.sdt import SDTNet, SDTOutput, sdt_loss
 from skfdan.nn.tfmix import TFMixNet, TFMixOutput
 from skfdan.nn.torchvision_net import TorchvisionNet
@@ -48,10 +49,13 @@ __all__ = [
     "InputNorm",
     "InputSpec",
     "LMMDLoss",
+    "LastLayers",
+    "LayerShape",
     "MISANet",
     "MISAOutput",
     "OfficialFDANNet",
     "Padded",
+    "PretrainedLayers",
     "SDTNet",
     "SDTOutput",
     "TFMixNet",

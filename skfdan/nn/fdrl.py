@@ -11,8 +11,10 @@ from torch.nn import functional as F
 
 from skfdan.nn.adversarial import a_distance, dynamic_factor, grad_reverse
 from skfdan.nn.fdan import FDANOutput
-from skfdan.nn.inputs import InputNorm, InputSpec
+from skfdan.nn.inputs import InputNorm, InputSpec, Padded
 from skfdan.nn.misa import FUSED
+from skfdan.nn.pretrained_layers import LastLayers, LayerShape
+from skfdan.nn.wavfusion import pool
 
 __all__ = ["FDRL_ABLATIONS", "FDRLLoss", "FDRLNet", "FDRLOutput", "paper_factor"]
 
@@ -79,19 +81,25 @@ class FDRLNet(nn.Module):
     n_classes : int
         Number of emotions.
     inputs : mapping of modality to InputSpec
-        The modalities that the network is built for; their cells are vectors.
+        The modalities that the network is built for; their cells are vectors, or
+        sequences where there are ``encoders``.
     hidden : int, default=256
         Width of all representations. The paper has encoders of equal width, and
         no projection before the shared one.
     n_heads : int, default=4
         Attention heads.
     dropout : float, default=0.1
-        Dropout before the classifier.
+        Dropout before the classifier, and of the encoders' layers.
+    encoders : mapping of modality to LayerShape, or None, default=None
+        Modalities whose cells are hidden states of an encoder, of which the last layers
+        are part of the network; the mean over time of what they give is read.
+    n_layers : int, default=0
+        How many layers of each of these encoders.
 
     Raises
     ------
     ValueError
-        If ``hidden`` is no multiple of ``n_heads``, or cells are no vectors.
+        If ``hidden`` is no multiple of ``n_heads``, or cells are of the wrong kind.
 
     References
     ----------
@@ -115,20 +123,27 @@ class FDRLNet(nn.Module):
         hidden: int = 256,
         n_heads: int = 4,
         dropout: float = 0.1,
+        encoders: Mapping[str, LayerShape] | None = None,
+        n_layers: int = 0,
     ):
         super().__init__()
         if hidden % n_heads:
             raise ValueError(
                 f"hidden={hidden} can't be divided among n_heads={n_heads}; take a multiple."
             )
-        images = [m for m, spec in inputs.items() if spec.kind != "vector"]
-        if images:
-            raise ValueError(
-                f"The {images[0]} cells are images; FDRL reads vectors, such as encoders give."
-            )
+        encoders = encoders or {}
+        for m, spec in inputs.items():
+            kind = "sequence" if m in encoders else "vector"
+            if spec.kind != kind:
+                raise ValueError(
+                    f"The {m} cells are {spec.kind}s; FDRL reads {kind}s, such as encoders give."
+                )
         self.modalities = tuple(inputs)
         self.hidden = hidden
         self.inputs = nn.ModuleDict({m: InputNorm(s) for m, s in inputs.items()})
+        self.encoders = nn.ModuleDict(
+            {m: LastLayers(shape, n_layers, dropout) for m, shape in encoders.items()}
+        )
         self.projections = nn.ModuleDict(
             {m: nn.Linear(s.n_features, hidden) for m, s in inputs.items()}
         )
@@ -151,8 +166,8 @@ class FDRLNet(nn.Module):
 
         Parameters
         ----------
-        visual, audio, text : Tensor of shape (n_m, d_m), or None
-            Cells of each modality.
+        visual, audio, text : Tensor of shape (n_m, d_m), Padded, or None
+            Cells of each modality: vectors, or sequences where it has an encoder.
         index : mapping of modality to Tensor of shape (n,), integer; or None
             The sample of every joint row, -1 where a row lacks the modality.
             Without it, sample i belongs to row i. Every row needs one.
@@ -169,8 +184,7 @@ class FDRLNet(nn.Module):
         for m in self.modalities:
             if given[m] is None:
                 continue
-            x = self.inputs[m](given[m]).to(self.classifier.weight.dtype)
-            z = self.projections[m](x)
+            z = self.projections[m](self._vectors(m, given[m]))
             out.shared[m], out.private[m] = self.shared(z), self.private[m](z)
             out.predicted[m] = self.predictor(out.private[m])
             out.predicted[f"shared.{m}"] = self.predictor(out.shared[m])
@@ -182,6 +196,24 @@ class FDRLNet(nn.Module):
         out.layers[FUSED] = [features]
         out.logits[FUSED] = self.classifier(self.dropout(features))
         return out
+
+    def _vectors(self, m: str, x: Tensor | Padded) -> Tensor:
+        """Return the normalised cells; of sequences, what their encoder makes of them."""
+        dtype = self.classifier.weight.dtype
+        if m not in self.encoders:
+            return self.inputs[m](x).to(dtype)
+        mask = x.mask()
+        return pool(self.encoders[m](self.inputs[m](x.values).to(dtype), mask), mask)
+
+    def pretrained_parameters(self) -> list[nn.Parameter]:
+        """Return what comes from the encoders and is trained.
+
+        Returns
+        -------
+        list of Parameter
+            Those of the encoders' last layers.
+        """
+        return [p for p in self.encoders.parameters() if p.requires_grad]
 
     def _fuse(self, out: FDRLOutput, ignored: Mapping[str, Tensor] | None) -> Tensor:
         """F = [S_a, S_t, P_a, P_t] through self-attention, side by side."""

@@ -97,6 +97,8 @@ class GatedCrossModalAttention(nn.Module):
         Tensor of shape (n, T, dim)
             F.
         """
+        if not self.cross:
+            return self.self_attention(x, x, mask)
         context, masks = context or {}, masks or {}
         none = torch.ones(len(x), dtype=torch.bool, device=x.device)
         read, there = [], []
@@ -120,6 +122,63 @@ class GatedCrossModalAttention(nn.Module):
         for rows in there:
             none = none & ~rows[:, 0, 0]
         return _put(fused, none, self.self_attention, x, x, mask)
+
+
+class GatedLayer(nn.Module):
+    """A transformer layer of wav2vec 2.0 or BERT with gated attention.
+
+    Layer norms come last, as in models of the size "base", or first.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        n_heads: int,
+        context: Mapping[str, int],
+        ffn_dim: int,
+        dropout: float,
+        eps: float = 1e-5,
+        norm_first: bool = False,
+    ):
+        super().__init__()
+        self.norm_first = norm_first
+        self.attention = GatedCrossModalAttention(dim, n_heads, context, dropout)
+        self.norm = nn.LayerNorm(dim, eps)
+        self.ffn = nn.Sequential(
+            nn.Linear(dim, ffn_dim),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(ffn_dim, dim),
+            nn.Dropout(dropout),
+        )
+        self.final_norm = nn.LayerNorm(dim, eps)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, context, masks, mask: Tensor | None) -> Tensor:
+        y = self.norm(x) if self.norm_first else x
+        x = x + self.dropout(self.attention(y, context, masks, mask))
+        if self.norm_first:
+            return x + self.ffn(self.final_norm(x))
+        x = self.norm(x)
+        return self.final_norm(x + self.ffn(x))
+
+    def sources(self) -> dict[str, str]:
+        """Map the weights that a layer without gates can give to their names there.
+
+        The self-attention gives all it has to the cross-attention, too, but for keys and
+        values of another width; the gate is new.
+        """
+        found = {}
+        for name in self.state_dict():
+            part = name.removeprefix("attention.")
+            if part.startswith("cross."):
+                _, modality, part = part.split(".", 2)
+                attention = self.attention.cross[modality]
+                if part[0] in "kv" and attention.k_proj.in_features != attention.q_proj.in_features:
+                    continue
+            if not part.startswith("gate."):
+                found[name] = part.removeprefix("self_attention.")
+        return found
 
 
 def _put(

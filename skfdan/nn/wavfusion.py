@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skfdan.nn.fdan import FDANOutput
-from skfdan.nn.gated import GatedCrossModalAttention
+from skfdan.nn.gated import GatedLayer
 from skfdan.nn.inputs import InputNorm, InputSpec, Padded
 from skfdan.nn.lvc import AGRU, AGRULVC
 from skfdan.nn.margin import homogeneous_margin_loss
 from skfdan.nn.misa import FUSED
+from skfdan.nn.pretrained_layers import LayerShape, last_norm
 
 __all__ = ["WavFusionNet", "WavFusionOutput", "wavfusion_loss"]
 
@@ -48,30 +49,6 @@ class WavFusionOutput(FDANOutput):
 
     common: dict[str, Tensor] = field(default_factory=dict)
     present: dict[str, Tensor] = field(default_factory=dict)
-
-
-class _Layer(nn.Module):
-    """A layer of wav2vec 2.0 base (layer norm last) with gated attention."""
-
-    def __init__(
-        self, dim: int, n_heads: int, context: Mapping[str, int], ffn_dim: int, dropout: float
-    ):
-        super().__init__()
-        self.attention = GatedCrossModalAttention(dim, n_heads, context, dropout)
-        self.norm = nn.LayerNorm(dim)
-        self.ffn = nn.Sequential(
-            nn.Linear(dim, ffn_dim),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(ffn_dim, dim),
-            nn.Dropout(dropout),
-        )
-        self.final_norm = nn.LayerNorm(dim)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor, context, masks, mask: Tensor) -> Tensor:
-        x = self.norm(x + self.dropout(self.attention(x, context, masks, mask)))
-        return self.final_norm(x + self.ffn(x))
 
 
 def sequences(
@@ -192,8 +169,8 @@ class WavFusionNet(nn.Module):
     :class:`AGRULVC`. Audio frames (for the published system, those of the ninth
     layer of wav2vec 2.0 base) are projected to ``dim`` and go through ``n_deep``
     transformer layers with :class:`GatedCrossModalAttention`; their mean is
-    classified. :class:`WavFusionWav2Vec2` puts these layers into wav2vec 2.0
-    itself.
+    classified. With ``audio_layers`` they can start from the last layers of wav2vec
+    2.0; :class:`WavFusionWav2Vec2` puts them into wav2vec 2.0 itself, which is the same.
 
     A row may lack modalities. One without audio asks with a learned frame.
 
@@ -227,12 +204,16 @@ class WavFusionNet(nn.Module):
         of all modalities side by side (first row of Table 6).
     dropout : float, default=0.1
         Dropout of attention, feed-forward parts and classifier. Not published.
+    audio_layers : LayerShape or None, default=None
+        What the audio's layers look like, in the place of ``dim``, ``n_heads`` (of the
+        audio) and ``ffn_dim``, so that :meth:`PretrainedLayers.give` fills them. Audio is
+        then the hidden states before the last ``n_deep`` layers of that model.
 
     Raises
     ------
     ValueError
-        If modalities or ``fusion`` are unknown, or two modalities are to be
-        fused by gates without audio.
+        If modalities or ``fusion`` are unknown, two modalities are to be fused by gates
+        without audio, or the audio has not the width of ``audio_layers``.
 
     References
     ----------
@@ -263,6 +244,7 @@ class WavFusionNet(nn.Module):
         lvc: bool = True,
         fusion: str = "gated",
         dropout: float = 0.1,
+        audio_layers: LayerShape | None = None,
     ):
         super().__init__()
         if not inputs or set(inputs) - set(ORDER):
@@ -277,6 +259,11 @@ class WavFusionNet(nn.Module):
         has_audio = "audio" in n_features
         if fusion == "gated" and not has_audio and len(n_features) > 1:
             raise ValueError("fusion='gated' needs audio, which asks; take fusion='concat'.")
+        shape = audio_layers or LayerShape(dim, n_heads, ffn_dim or 4 * dim)
+        if audio_layers and n_features.get("audio") != shape.width:
+            raise ValueError(
+                f"audio_layers have a width of {shape.width}; inputs has the widths {n_features}."
+            )
         self.modalities = tuple(m for m in ORDER if m in n_features)
         self.fusion = fusion
         self.inputs = nn.ModuleDict(
@@ -285,7 +272,7 @@ class WavFusionNet(nn.Module):
         self.rest = AuxiliaryEncoders(
             n_classes,
             n_features,
-            dim if has_audio else None,
+            shape.width if has_audio else None,
             hidden,
             n_heads,
             common_dim,
@@ -295,19 +282,32 @@ class WavFusionNet(nn.Module):
             dropout,
         )
         if has_audio:
-            width = n_features["audio"]
-            self.projection = nn.Identity() if width == dim else nn.Linear(width, dim)
+            n, dim = n_features["audio"], shape.width
+            self.projection = nn.Identity() if n == dim else nn.Linear(n, dim)
             self.no_audio = nn.Parameter(0.02 * torch.randn(dim))
             self.layers = nn.ModuleList(
-                _Layer(
+                GatedLayer(
                     dim,
-                    n_heads,
+                    shape.n_heads,
                     self.rest.context if fusion == "gated" else {},
-                    ffn_dim or 4 * dim,
+                    shape.ffn_dim,
                     dropout,
+                    shape.eps,
+                    shape.norm_first,
                 )
                 for _ in range(n_deep)
             )
+            self.last_norm = last_norm(shape)
+
+    def pretrained_parameters(self) -> list[nn.Parameter]:
+        """Return what :meth:`PretrainedLayers.give` fills and training moves.
+
+        Returns
+        -------
+        list of Parameter
+            Those of the layers, but for gates and what reads frames of another width.
+        """
+        return [layer.get_parameter(name) for layer in self.layers for name in layer.sources()]
 
     def forward(
         self,
@@ -363,7 +363,7 @@ class WavFusionNet(nn.Module):
                 before["audio"] = pool(x, mask)
             for layer in self.layers:
                 x = layer(x, encoded, masks, mask)
-            fused = pool(x, mask)
+            fused = pool(self.last_norm(x), mask)
         before |= {m: pool(x, masks[m]) for m, x in encoded.items()}
         return self.rest.classify(fused, before, there)
 

@@ -16,6 +16,7 @@ from sklearn.pipeline import Pipeline
 
 from skfdan.nn.backbones import BACKBONES
 from skfdan.nn.inputs import InputSpec
+from skfdan.nn.pretrained_layers import LayerShape
 from skfdan.persistence._format import ModelError
 from skfdan.persistence._values import limits_class
 from skfdan.preprocessing._base import CellTransformer
@@ -38,6 +39,8 @@ _MAX_SAMPLES = 2**28
 #: What parameters without a telling default may be, beside None; others may be numbers.
 _KINDS = {
     "ramp": (str,),
+    "speech_model": (str,),
+    "text_model": (str,),
     "optimizer_params": (dict,),
     "visual": (slice, list, tuple, np.ndarray),
     "audio": (slice, list, tuple, np.ndarray),
@@ -146,6 +149,10 @@ def check_attributes(clf, attributes: dict[str, Any], absent: set[str]) -> None:
         ),
         "class_count_": lambda v: _is_array(v, "i8", 1) and len(v) == n_classes and (v >= 0).all(),
         "_class_weights": weights,
+        "encoder_layers_": lambda v: all(
+            m in attributes["_specs"] and _is_layer_shape(shape, attributes["_specs"][m].n_features)
+            for m, shape in v.items()
+        ),
         "reference_bank_": bank,
         "_cell_shape": lambda v: 0 < len(v) < 4 and all(_is_int(size) and size > 0 for size in v),
         "validation_rows_": lambda v: _is_array(v, "i8", 1) and (v >= 0).all(),
@@ -164,6 +171,19 @@ def check_attributes(clf, attributes: dict[str, Any], absent: set[str]) -> None:
 
 def _is_array(value: Any, dtype: str, ndim: int) -> bool:
     return isinstance(value, np.ndarray) and value.dtype.str[1:] == dtype and value.ndim == ndim
+
+
+def _is_layer_shape(shape: Any, width: Any) -> bool:
+    if not isinstance(shape, dict) or set(shape) != set(LayerShape._fields):
+        return False
+    counts = (shape[name] for name in ("width", "n_heads", "ffn_dim"))
+    return (
+        all(_is_int(n) and n > 0 for n in counts)
+        and shape["width"] == width
+        and isinstance(shape["eps"], float)
+        and 0 < shape["eps"] < 1
+        and type(shape["norm_first"]) is bool
+    )
 
 
 def _is_spec(spec: Any) -> bool:

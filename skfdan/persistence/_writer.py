@@ -72,6 +72,8 @@ class Writer:
             return str(value)
         if isinstance(value, BaseEstimator):
             return {"@estimator": self.estimator(value, f"{path}{name}__")}
+        if isinstance(value, os.PathLike):
+            value = os.fspath(value)
         try:
             return encode(value)
         except Unstorable as error:

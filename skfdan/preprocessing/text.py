@@ -47,6 +47,9 @@ class TextEmbedding(OneColumn):
         or pytorch_model.bin, and the tokenizer's files), or the name of one on the Hugging
         Face hub, which is taken from the hub's cache or from the network. Code that lies
         beside a model is not executed.
+    layer : int or None, default=None
+        Which transformer layer's output: 1 is the first, -1 the last. The last, or None,
+        is the output of the model.
     output : {"sequence", "mean", "cls"}, default="sequence"
         An array of shape (tokens, d), its mean over the tokens, of shape (d,), or the
         vector of the first token, of shape (d,).
@@ -110,6 +113,7 @@ class TextEmbedding(OneColumn):
         self,
         *,
         model="bert-base-uncased",
+        layer=None,
         output="sequence",
         max_length=None,
         batch_size=32,
@@ -118,6 +122,7 @@ class TextEmbedding(OneColumn):
         verbose=1,
     ):
         self.model = model
+        self.layer = layer
         self.output = output
         self.max_length = max_length
         self.batch_size = batch_size
@@ -190,11 +195,13 @@ class TextEmbedding(OneColumn):
     def _check_parameters(self) -> None:
         name = type(self).__name__
         check_numbers(self, "batch_size", whole=True)
-        check_numbers(self, "max_length", whole=True, optional=True)
+        check_numbers(self, "max_length", "layer", whole=True, optional=True)
         for parameter, least in (("batch_size", 1), ("max_length", 3)):
             value = getattr(self, parameter)
             if value is not None and value < least:
                 raise ValueError(f"{name}: {parameter}={value!r} must be at least {least}.")
+        if self.layer == 0:
+            raise ValueError(f"{name}: layer=0: layers are counted from 1, and from -1 backwards.")
         if not isinstance(self.output, str) or self.output not in ("sequence", "mean", "cls"):
             raise ValueError(
                 f"{name}: output must be 'sequence', 'mean' or 'cls'; got {self.output!r}."
@@ -206,11 +213,13 @@ class TextEmbedding(OneColumn):
         from skfdan.utils.device import resolve_device
 
         name, device = type(self).__name__, resolve_device(self.device)
-        import_transformers(name)
-        place, digest = find_folder(name, self.model, tokenizer=True, hub=True)
-        tokens = self._tokens(Network(_load_tokenizer, place, digest, "cpu").get(), texts, rows)
-        network = Network(_load_model, place, digest, device)
-        context = {"text": digest, "output": self.output, "device": device.partition(":")[0]}
+        network = text_network(name, self.model, device)
+        tools = network._replace(load=_load_tokenizer, device="cpu").get()
+        tokens = self._tokens(tools, texts, rows)
+        context = {"text": network.digest, "output": self.output}
+        context["device"] = device.partition(":")[0]
+        if self.layer is not None:  # without, what is kept already is found
+            context["layer"] = self.layer
         cache = None if self.cache_dir is None else FileCache(self.cache_dir)
         chunks = [tokens[i : i + _CHUNK] for i in range(0, len(tokens), _CHUNK)]
         values = []
@@ -261,7 +270,16 @@ class TextEmbedding(OneColumn):
         model = network.get()
         with torch.inference_mode():
             x = torch.from_numpy(ids).to(network.device)
-            states = model(input_ids=x, attention_mask=torch.ones_like(x)).last_hidden_state
+            given = {"input_ids": x, "attention_mask": torch.ones_like(x)}
+            n = model.config.num_hidden_layers
+            layer = n if self.layer is None else self.layer
+            if not 1 <= abs(layer) <= n:
+                raise NetworkError(f"layer={layer} is not there: the model has {n} layers.")
+            layer = layer if layer > 0 else n + 1 + layer
+            if layer == n:
+                states = model(**given).last_hidden_state
+            else:
+                states = model(**given, output_hidden_states=True).hidden_states[layer]
             states = states.float().cpu().numpy()
         if self.output == "cls":
             return states[:, 0]
@@ -280,6 +298,12 @@ def _is_text(cell: Any, row: int) -> bool:
             "words themselves."
         )
     return bool(cell.strip())
+
+
+def text_network(owner: str, model: str | os.PathLike, device: str) -> Network:
+    """Return the model of that name or folder; ``owner`` is who asks, for messages."""
+    import_transformers(owner)
+    return Network(_load_model, *find_folder(owner, model, tokenizer=True, hub=True), device)
 
 
 def _load_model(folder: str, device: str) -> Any:

@@ -233,18 +233,7 @@ class Wav2Vec2Embedding(SoundTransformer):
     def _network(self) -> Network:
         from skfdan.utils.device import resolve_device
 
-        name, device = type(self).__name__, resolve_device(self.device)
-        if is_bundle(self.model) and not Path(self.model).is_dir():
-            return Network(_load_bundle, self.model, find_bundle(name, self.model), device)
-        if isinstance(self.model, str) and self.model.isidentifier() and self.model.isupper():
-            raise ValueError(
-                f"{name}: model={self.model!r} is no wav2vec 2.0 of torchaudio.pipelines and no "
-                "folder; bundles are called WAV2VEC2_BASE, HUBERT_BASE, WAVLM_BASE, ..."
-            )
-        import_transformers(name)
-        return Network(
-            _load_folder, *find_folder(name, self.model, tokenizer=False, hub=False), device
-        )
+        return speech_network(type(self).__name__, self.model, resolve_device(self.device))
 
     def _encode(self, network: Network, samples: np.ndarray, cell: Any) -> np.ndarray:
         speech = network.get()
@@ -258,6 +247,19 @@ class Wav2Vec2Embedding(SoundTransformer):
         if self.output == "mean":
             return frames.mean(axis=0, dtype=np.float64).astype(np.float32)
         return frames
+
+
+def speech_network(owner: str, model: str | os.PathLike, device: str) -> Network:
+    """Return the network of that name or folder; ``owner`` is who asks, for messages."""
+    if is_bundle(model) and not Path(model).is_dir():
+        return Network(_load_bundle, model, find_bundle(owner, model), device)
+    if isinstance(model, str) and model.isidentifier() and model.isupper():
+        raise ValueError(
+            f"{owner}: model={model!r} is no wav2vec 2.0 of torchaudio.pipelines and no "
+            "folder; bundles are called WAV2VEC2_BASE, HUBERT_BASE, WAVLM_BASE, ..."
+        )
+    import_transformers(owner)
+    return Network(_load_folder, *find_folder(owner, model, tokenizer=False, hub=False), device)
 
 
 class _Speech:

@@ -14,9 +14,11 @@ from skfdan.nn import (
     FDRLNet,
     GatedCrossModalAttention,
     InputSpec,
+    LayerShape,
     LMMDLoss,
     MISANet,
     OfficialFDANNet,
+    PretrainedLayers,
     SDTNet,
     TFMixNet,
     TorchvisionNet,
@@ -97,6 +99,12 @@ CASES = {
     "`WavFusionNet` with an unknown modality": lambda c: WavFusionNet(3, {"smell": 4}),
     "`WavFusionNet` on text and faces, with gates": lambda c: WavFusionNet(
         3, {"text": 4, "visual": 4}
+    ),
+    "`WavFusionNet(audio_layers=...)` on audio of another width": lambda c: WavFusionNet(
+        3, {"audio": 4}, audio_layers=LayerShape(8, 2, 16)
+    ),
+    "`PretrainedLayers` of another network": lambda c: PretrainedLayers.of(
+        torch.nn.Linear(2, 2), 1
     ),
     "`AGRU` or `AGRULVC` with heads that do not divide the width": lambda c: (
         AGRULVC(4, 8),

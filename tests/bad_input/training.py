@@ -105,6 +105,32 @@ def _misa(c: Case, **params):
     clf.fit(c.table, c.y)
 
 
+def _trained_along(c: Case, cls: type, hidden_act: str = "gelu", **params):
+    """Fit with the last layers of a small wav2vec 2.0."""
+    from transformers import Wav2Vec2Config, Wav2Vec2Model
+    from transformers.utils import logging
+
+    config = Wav2Vec2Config(
+        hidden_size=8,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=16,
+        hidden_act=hidden_act,
+        initializer_range=1.0,
+        conv_dim=(8, 8),
+        conv_kernel=(10, 8),
+        conv_stride=(5, 4),
+        num_feat_extract_layers=2,
+        num_conv_pos_embeddings=8,
+        num_conv_pos_embedding_groups=2,
+    )
+    logging.disable_progress_bar()
+    Wav2Vec2Model(config).save_pretrained(c.tmp / "model")
+    logging.enable_progress_bar()
+    table = make_table(audio=np.ones((4, 3)))
+    cls(**QUIET | params, speech_model=str(c.tmp / "model")).fit(table, ["joy", "fear"] * 2)
+
+
 def _words(c: Case, cls: type, **params):
     table = make_table(audio=np.ones((4, 3)), text=["yes", "no", "yes", "no"])
     cls(**QUIET | params).fit(table, ["joy", "fear"] * 2)
@@ -145,6 +171,33 @@ CASES = {
     "`FDRLClassifier(mu=2)`": lambda c: _words(c, FDRLClassifier, mu=2),
     "`FDRLClassifier` on paths": lambda c: FDRLClassifier(**QUIET).fit(
         make_table(audio=["a.wav", "b.wav"]), ["joy", "fear"]
+    ),
+    "`FDRLClassifier(speech_model=...)` without `n_trainable_layers`": lambda c: _words(
+        c, FDRLClassifier, speech_model="WAV2VEC2_BASE"
+    ),
+    "`FDRLClassifier(n_trainable_layers=2)` without a model": lambda c: _words(
+        c, FDRLClassifier, n_trainable_layers=2
+    ),
+    "`FDRLClassifier(text_model=...)` of voice and face": lambda c: _words(
+        c,
+        FDRLClassifier,
+        modalities=("audio", "visual"),
+        text_model="roberta-base",
+        n_trainable_layers=2,
+    ),
+    "`FDRLClassifier(n_trainable_layers=...)` with more layers than the model has": lambda c: (
+        _trained_along(c, FDRLClassifier, n_trainable_layers=9)
+    ),
+    "`WavFusionClassifier(speech_model=...)` with a folder that is not there": lambda c: (
+        WavFusionClassifier(speech_model=str(c.tmp / "none"), **QUIET).fit(
+            make_table(audio=c.X), c.y
+        )
+    ),
+    "`WavFusionClassifier(speech_model=...)` on voices of another encoder": lambda c: (
+        _trained_along(c, WavFusionClassifier, n_deep=1)
+    ),
+    "`WavFusionClassifier(speech_model=...)` with a model of other layers": lambda c: (
+        _trained_along(c, WavFusionClassifier, n_deep=1, hidden_act="relu")
     ),
     "`WavFusionClassifier` with an unknown modality": lambda c: _words(
         c, WavFusionClassifier, modalities=("audio", "smell")

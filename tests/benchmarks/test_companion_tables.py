@@ -161,7 +161,7 @@ def test_wavfusion_on_the_official_split_of_meld(meld, models, tmp_path, monkeyp
     seen, fit = [], WavFusionClassifier.fit
 
     def watched(self, X, y):
-        seen.append((self.n_deep, {m: X[m].iloc[0] for m in X if X[m].notna().any()}))
+        seen.append((self.speech_model, {m: X[m].iloc[0] for m in X if X[m].notna().any()}))
         return fit(self, X, y)
 
     monkeypatch.setattr(WavFusionClassifier, "fit", watched)
@@ -186,6 +186,7 @@ def test_wavfusion_on_the_official_split_of_meld(meld, models, tmp_path, monkeyp
         frozenset({"audio", "visual"}),
     }
     assert next(iter(read.values()))["visual"].shape == (3, 512)
+    assert [model for model, _ in seen] == [models[1], models[1], None]
     layers = {
         c["method"]: c["cell"]["front_end"]["audio"]["layer"] for c in cells_of(tmp_path).values()
     }

@@ -184,6 +184,8 @@ def test_importing_and_fitting_imports_no_network():
         (TextEmbedding(max_length=2), "max_length=2 must be at least 3"),
         (TextEmbedding(batch_size=1.5), "batch_size=1.5 must be a whole number"),
         (TextEmbedding(model=None), "model must be a folder or a name; got None"),
+        (TextEmbedding(layer=0), "layers are counted from 1"),
+        (TextEmbedding(layer=1.5), "layer=1.5 must be a whole number or None"),
         (Wav2Vec2Embedding(output="cls"), "output must be 'sequence' or 'mean'; got 'cls'"),
         (Wav2Vec2Embedding(layer=0), "layers are counted from 1"),
         (Wav2Vec2Embedding(layer="last"), "layer='last' must be a whole number or None"),
@@ -223,6 +225,19 @@ def test_texts_equal_the_model_called_by_hand(name, request):
         close(mean, sequence.mean(axis=0))
         np.testing.assert_array_equal(first, sequence[0])
     assert np.ptp(np.stack(firsts), axis=0).max() > 1e-3
+
+
+def test_texts_of_a_layer(bert):
+    from transformers import AutoTokenizer
+
+    tokens = AutoTokenizer.from_pretrained(bert)(TEXTS[0], return_tensors="pt")
+    with torch.inference_mode():
+        states = load(bert)(**tokens, output_hidden_states=True).hidden_states
+    for layer, expected in ((1, states[1]), (3, states[3]), (-1, states[3]), (-3, states[1])):
+        (cell,) = TextEmbedding(model=bert, layer=layer).transform(TEXTS[:1])[:, 0]
+        close(cell, expected[0].numpy())
+    with pytest.raises(ValueError, match="layer=4 is not there: the model has 3 layers"):
+        TextEmbedding(model=bert, layer=4).transform(TEXTS)
 
 
 def test_a_text_gives_in_a_batch_what_it_gives_alone(bert):
