@@ -94,7 +94,7 @@ def test_pipeline_from_paths_learns_and_predicts_a_wav(clips, tmp_path):
     assert decoded(tmp_path) == Counter(all_files(clips))
 
 
-@pytest.mark.parametrize("n_jobs", [1, 2])
+@pytest.mark.parametrize("n_jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_grid_search_decodes_every_file_once(clips, tmp_path, n_jobs):
     search = GridSearchCV(
         make_model(tmp_path),

@@ -72,6 +72,7 @@ def test_every_modality_carries_part(table, clips):
         assert 0.125 < scores[1, single] < scores[2, "audio"]
 
 
+@pytest.mark.slow
 def test_missing_in_a_third_of_rows_costs_little_against_dropping_them(clips):
     cells, y = clips
     columns = {m: list(c) for m, c in cells.items()}

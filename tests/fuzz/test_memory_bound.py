@@ -15,6 +15,7 @@ from memory_bound import measure, write_corpus
 GROWTH_MB = 40
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_rows(tmp_path):
     write_corpus(tmp_path)
     # In processes of their own: what a first fit has left would be in the way of a second.
@@ -27,7 +28,8 @@ def test_memory_does_not_grow_with_the_rows(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [False, pytest.param(True, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("workers", [False, True])
 def test_the_script_keeps_its_limit(workers):
     script = Path(__file__).with_name("memory_bound.py")
     done = subprocess.run(
