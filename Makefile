@@ -20,14 +20,14 @@ demo: $(VENV)/installed
 	$(BIN)/python examples/quickstart.py
 
 test: $(VENV)/installed
-	$(TEST_ENV) $(BIN)/python -m pytest -n 2
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 test-slow: $(VENV)/installed
-	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m "slow and not long"
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadgroup -m "slow and not long"
 
 # Slow tests that are like others which test-slow runs.
 test-long: $(VENV)/installed
-	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m long
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadgroup -m long
 
 # The lowest versions that pyproject.toml allows, in an environment of their own.
 test-oldest:

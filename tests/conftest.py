@@ -17,6 +17,17 @@ _COMPILED = tempfile.TemporaryDirectory(prefix="skfdan-numba-")
 os.environ["NUMBA_CACHE_DIR"] = _COMPILED.name
 
 
+#: What compiles librosa's functions, which takes half a minute in each process that does.
+_COMPILING = ("speech_features", "test_tfmix_classifier", "test_mel", "test_mfcc")
+
+
+def pytest_collection_modifyitems(items):
+    """Let one process of several (pytest -n 2 --dist loadgroup) run what librosa compiles for."""
+    for item in items:
+        if any(name in item.nodeid for name in _COMPILING):
+            item.add_marker(pytest.mark.xdist_group("librosa"))
+
+
 @pytest.fixture(scope="session")
 def real_data():
     """The folder of real corpora, or a skip that says why."""

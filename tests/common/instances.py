@@ -36,15 +36,6 @@ INSTANCES = {
         FDANClassifier(max_epochs=30, lr=0.01),
         # Both branches, attention and LMMD on a flat matrix, all columns in each.
         FDANClassifier(visual=EVERYTHING, audio=EVERYTHING, lr=0.01, max_epochs=15),
-        # Discriminators, whose parameters are the criterion's.
-        FDANClassifier(
-            visual=EVERYTHING,
-            audio=EVERYTHING,
-            adaptation="daan",
-            bottleneck=8,
-            lr=0.02,
-            max_epochs=12,
-        ),
     ],
     "FDANSearchCV": [
         FDANSearchCV(
@@ -56,16 +47,10 @@ INSTANCES = {
     ],
     "FDRLClassifier": [
         FDRLClassifier(hidden=32, lr=0.01, max_epochs=12, batch_size=64),
-        FDRLClassifier(
-            audio=EVERYTHING, text=EVERYTHING, hidden=32, lr=0.01, max_epochs=12, batch_size=64
-        ),
     ],
     "FaceFrames": [FaceFrames()],
     "CoAttentionClassifier": [
         CoAttentionClassifier(dim=32, lr=3e-3, max_epochs=12, batch_size=64),
-        CoAttentionClassifier(
-            audio=EVERYTHING, text=EVERYTHING, dim=16, lr=0.01, max_epochs=8, batch_size=64
-        ),
     ],
     "FrameEmbedding": [FrameEmbedding(model="resnet18", weights=None, input_size=32)],
     "GMTCNetClassifier": [GMTCNetClassifier(n_filters=16, n_blocks=2, max_epochs=12)],
@@ -74,29 +59,10 @@ INSTANCES = {
     "MISAClassifier": [
         # A tenth of the default's epochs or less, at thirty times its learning rate.
         MISAClassifier(lr=3e-3, max_epochs=8, batch_size=64, ffn_dim=64),
-        MISAClassifier(
-            visual=EVERYTHING,
-            audio=EVERYTHING,
-            lr=3e-3,
-            max_epochs=8,
-            batch_size=64,
-            hidden=32,
-            ffn_dim=64,
-        ),
     ],
     "MelSpectrogram": [MelSpectrogram()],
     "SDTClassifier": [
         SDTClassifier(hidden=32, lr=3e-3, max_epochs=12, batch_size=64),
-        SDTClassifier(
-            visual=EVERYTHING,
-            audio=EVERYTHING,
-            text=EVERYTHING,
-            hidden=16,
-            dropout=0.1,
-            lr=0.01,
-            max_epochs=8,
-            batch_size=128,
-        ),
     ],
     "SpeechFeatures": [SpeechFeatures()],
     "TFMixClassifier": [TFMixClassifier(max_epochs=4)],
@@ -104,33 +70,71 @@ INSTANCES = {
     "TorchvisionClassifier": [
         # A tenth of the default's epochs, at ten times its learning rate.
         TorchvisionClassifier(lr=0.01, max_epochs=30),
-        TorchvisionClassifier(
-            predict_modality="fused",
-            visual=EVERYTHING,
-            audio=EVERYTHING,
-            lr=0.01,
-            max_epochs=30,
-        ),
     ],
     "WavFusionClassifier": [
         WavFusionClassifier(dim=32, hidden=16, n_deep=1, lr=3e-3, max_epochs=12, batch_size=64),
-        WavFusionClassifier(
-            visual=EVERYTHING,
-            audio=EVERYTHING,
-            text=EVERYTHING,
-            dim=16,
-            hidden=8,
-            n_deep=1,
-            n_codes=8,
-            common_dim=8,
-            lr=0.01,
-            max_epochs=8,
-            batch_size=128,
-        ),
     ],
     "TwineShufflePattern": [TwineShufflePattern(), TwineShufflePattern(n_levels=2)],
     "Wav2Vec2Embedding": [Wav2Vec2Embedding()],
 }
+
+#: All columns in every modality, so that branches meet; run as slow tests.
+ON_ALL_COLUMNS = [
+    # Discriminators, whose parameters are the criterion's.
+    FDANClassifier(
+        visual=EVERYTHING,
+        audio=EVERYTHING,
+        adaptation="daan",
+        bottleneck=8,
+        lr=0.02,
+        max_epochs=12,
+    ),
+    FDRLClassifier(
+        audio=EVERYTHING, text=EVERYTHING, hidden=32, lr=0.01, max_epochs=12, batch_size=64
+    ),
+    CoAttentionClassifier(
+        audio=EVERYTHING, text=EVERYTHING, dim=16, lr=0.01, max_epochs=8, batch_size=64
+    ),
+    MISAClassifier(
+        visual=EVERYTHING,
+        audio=EVERYTHING,
+        lr=3e-3,
+        max_epochs=8,
+        batch_size=64,
+        hidden=32,
+        ffn_dim=64,
+    ),
+    SDTClassifier(
+        visual=EVERYTHING,
+        audio=EVERYTHING,
+        text=EVERYTHING,
+        hidden=16,
+        dropout=0.1,
+        lr=0.01,
+        max_epochs=8,
+        batch_size=128,
+    ),
+    TorchvisionClassifier(
+        predict_modality="fused",
+        visual=EVERYTHING,
+        audio=EVERYTHING,
+        lr=0.01,
+        max_epochs=30,
+    ),
+    WavFusionClassifier(
+        visual=EVERYTHING,
+        audio=EVERYTHING,
+        text=EVERYTHING,
+        dim=16,
+        hidden=8,
+        n_deep=1,
+        n_codes=8,
+        common_dim=8,
+        lr=0.01,
+        max_epochs=8,
+        batch_size=128,
+    ),
+]
 
 #: With nothing set; the checks of these take minutes.
 AS_THEY_COME = [FDANClassifier()]

@@ -1,7 +1,7 @@
 """scikit-learn's own checks over every public estimator, with no expected failure."""
 
 import pytest
-from instances import AS_THEY_COME, INSTANCES
+from instances import AS_THEY_COME, INSTANCES, ON_ALL_COLUMNS
 from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -14,6 +14,12 @@ ON_MATRICES = [instance for instance in ALL if get_tags(instance).input_tags.two
 
 @parametrize_with_checks(ON_MATRICES)
 def test_scikit_learn_check(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.slow
+@parametrize_with_checks(ON_ALL_COLUMNS)
+def test_scikit_learn_check_on_all_columns(estimator, check):
     check(estimator)
 
 
