@@ -137,7 +137,7 @@ def head_ratios(options) -> list[Ratio]:
     import torch
 
     torch.set_num_threads(1)
-    epochs = 20 if options.quick else 100
+    epochs = 40 if options.quick else 100
     table, y, _ = corpus(480, 1440)
     classifier(1).fit(table, y)
     bare_loop(table, y, 1)
@@ -146,7 +146,7 @@ def head_ratios(options) -> list[Ratio]:
             "ours": lambda: classifier(epochs).fit(table, y),
             "bare": lambda: bare_loop(table, y, epochs),
         },
-        5 if options.quick else 7,
+        3 if options.quick else 7,
         options.wall,
         warm=False,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import time
@@ -39,20 +40,34 @@ def clock(wall: bool) -> Callable[[], float]:
     return time.perf_counter if wall else time.process_time
 
 
+#: Seconds that a sample should last, so that one of a short function is no single cold call.
+_SAMPLE = 0.02
+
+
 def times_of(
     sides: dict[str, Callable[[], object]], repeats: int, wall: bool = False, warm: bool = True
 ) -> dict[str, np.ndarray]:
-    """Time functions in turn, A B C A B C ..., so that a busy moment meets all of them."""
+    """Time functions in turn, A B C A B C ..., so that a busy moment meets all of them.
+
+    As in timeit, a sample of a function that is too short for one is the mean of several calls.
+    """
     now = clock(wall)
-    if warm:
-        for run in sides.values():
+
+    def time_calls(run: Callable[[], object], n: int) -> float:
+        start = now()
+        for _ in range(n):
             run()
+        return (now() - start) / n
+
+    calls = dict.fromkeys(sides, 1)
+    if warm:
+        for name, run in sides.items():
+            run()
+            calls[name] = math.ceil(_SAMPLE / max(time_calls(run, 1), 1e-6))
     times: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(repeats):
         for name, run in sides.items():
-            start = now()
-            run()
-            times[name].append(now() - start)
+            times[name].append(time_calls(run, calls[name]))
     return {name: np.array(t) for name, t in times.items()}
 
 

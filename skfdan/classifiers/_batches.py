@@ -353,9 +353,9 @@ def read_numbers(records: list[dict]) -> None:
 
 
 def relative_spread(z: torch.Tensor) -> torch.Tensor:
-    """Spread of the features over the samples, relative to their size; a tensor of shape ()."""
+    """Spread of features (..., n, d) over the n samples, relative to their size: shape (...)."""
     # Of features that are all nought the spread is nought too, and no comparison is needed, for
     # which the CPU would have to wait for another device.
-    size = z.square().mean().sqrt().clamp_min(torch.finfo(z.dtype).tiny)
-    # Not std(0), which takes ten times as long.
-    return (z - z.mean(0)).square().mean().sqrt() / size
+    size = torch.linalg.vector_norm(z, dim=(-2, -1)).clamp_min(torch.finfo(z.dtype).tiny)
+    # Not std(-2), which takes ten times as long.
+    return torch.linalg.vector_norm(z - z.mean(-2, keepdim=True), dim=(-2, -1)) / size

@@ -13,7 +13,7 @@ from sklearn.utils import check_random_state
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from skfdan.classifiers._batches import Batch
+from skfdan.classifiers._batches import Batch, relative_spread
 from skfdan.classifiers._samples import Samples
 from skfdan.classifiers._training import diverged
 from skfdan.classifiers.base import count_classes
@@ -231,7 +231,9 @@ def _epoch(heads: list[_Head], networks: StackedHeads, batches) -> list[tuple[Ba
         loss.sum().backward()
         for optimizer in running:
             optimizer.step()
-        spread = [_spread(z[-1].detach()) for z in output.layers.values() if z[-1].shape[1] > 1]
+        spread = [
+            relative_spread(z[-1].detach()) for z in output.layers.values() if z[-1].shape[1] > 1
+        ]
         if spread:
             terms["feature_std"] = torch.stack(spread).amin(0)
         records.append((batch, {"train_loss": loss} | terms))
@@ -249,14 +251,6 @@ def _cross_entropy(fit: FDANClassifier, modality: str, logits: torch.Tensor, y: 
     losses = losses.view(len(logits), -1)
     weights = fit._class_weights.get(modality)
     return losses.mean(1) if weights is None else (losses * weights.to(y.device)[y]).mean(1)
-
-
-def _spread(z: torch.Tensor) -> torch.Tensor:
-    """Return :func:`~skfdan.classifiers._batches.relative_spread` of every network."""
-    size = z.square().mean((1, 2)).sqrt()
-    # A standard deviation over another than the last dimension takes ten times as long.
-    spread = (z - z.mean(1, keepdim=True)).square().mean((1, 2)).sqrt()
-    return torch.where(size > 0, spread / size, torch.zeros_like(size))
 
 
 def _record(heads: list[_Head], records: list[tuple[Batch, dict[str, np.ndarray]]]) -> None:

@@ -103,7 +103,9 @@ def lmmd(
     if len(y_visual) == 0 or len(y_audio) == 0:
         return 0.0 * (z_visual.sum() + z_audio.sum())
     weights, n_shared = _signed_class_weights(y_visual, y_audio, z_visual.dtype)
-    total = kernel_discrepancy(z_visual, z_audio, weights, bandwidth)
+    soft = y_visual.is_floating_point() or y_audio.is_floating_point()
+    classes = None if soft else torch.cat([y_visual, y_audio])
+    total = kernel_discrepancy(z_visual, z_audio, weights, bandwidth, classes)
     return total / (n_shared if n_classes is None else n_classes)
 
 

@@ -275,7 +275,9 @@ def stacked_discrepancy(
     n_visual, n_audio = len(y["visual"]), len(y["audio"])
     like = layers[0]["audio"]
     divisor: float | Tensor = 1.0
+    classes = None
     if adapt.name == "lmmd":
+        classes = torch.cat([y["visual"], y["audio"]])
         weights, n_shared = _signed_class_weights(y["visual"], y["audio"], like.dtype)
         divisor = adapt.lmmd.n_classes or n_shared
     else:
@@ -287,5 +289,5 @@ def stacked_discrepancy(
         source, target = z["visual"], z["audio"]
         if adapt.normalize:
             source, target = F.normalize(source, dim=2), F.normalize(target, dim=2)
-        total = total + kernel_discrepancy(source, target, weights) / divisor
+        total = total + kernel_discrepancy(source, target, weights, None, classes) / divisor
     return total

@@ -1,6 +1,7 @@
 """The plain sides of the speed benchmark compute what ours do."""
 
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -53,8 +54,22 @@ def test_times_are_taken_in_turn_and_ratios_are_of_pairs():
     from _timing import ratio, times_of
 
     order = []
-    times = times_of({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3, warm=True)
-    assert order == ["a", "b"] * 4
+    sides = {"a": lambda: order.append("a"), "b": lambda: order.append("b")}
+    times = times_of(sides, 3, warm=False)
+    assert order == ["a", "b"] * 3
     assert all(len(t) == 3 for t in times.values())
+
+    def busy(seconds):
+        end = time.process_time() + seconds
+        while time.process_time() < end:
+            pass
+        order.append(seconds)
+
+    order.clear()
+    times = times_of({"short": lambda: busy(0.002), "long": lambda: busy(0.03)}, 2)
+    # Two calls before, then samples of 20 ms or of one call.
+    assert order.count(0.03) == 2 + 2
+    assert 2 + 2 * 4 < order.count(0.002) <= 2 + 2 * 10
+    assert np.median(times["short"]) == pytest.approx(0.002, rel=0.5)
     found = ratio("x", np.array([2.0, 6.0, 40.0]), np.array([1.0, 2.0, 10.0]), bound=3.5)
     assert (found.median, found.met) == (3.0, False)

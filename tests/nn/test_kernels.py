@@ -40,6 +40,18 @@ def value_and_gradient(z_s, z_t, weights, bandwidth=None):
     return value.item(), torch.cat([z_s.grad, z_t.grad]).numpy()
 
 
+def by_class(n_s, n_t, counts, seed=0, dtype=torch.float64):
+    """A batch whose rows have a weight in one column each, in mixed order."""
+    g = torch.Generator().manual_seed(seed)
+    z_s, z_t, _ = batch(n_s, n_t, seed=seed, dtype=dtype)
+    classes = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    classes = classes[torch.randperm(n_s + n_t, generator=g)]
+    weights = torch.nn.functional.one_hot(classes, len(counts)).to(dtype)
+    weights *= torch.rand(n_s + n_t, 1, generator=g, dtype=dtype)
+    weights[n_s:] *= -1
+    return z_s, z_t, weights, classes
+
+
 @pytest.fixture(params=["whole", "tiled"])
 def tiling(request, monkeypatch):
     if request.param == "tiled":
@@ -72,6 +84,44 @@ def test_value_and_gradient_are_those_of_all_pairs(sizes, bandwidth):
     expected, expected_gradient = brute_force(*args, bandwidth)
     assert value == pytest.approx(expected, rel=1e-12)
     np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("counts", [(3, 4, 0, 3, 3), (10, 1, 1, 0, 1)])
+@pytest.mark.parametrize("bandwidth", [None, 2.0])
+@pytest.mark.parametrize("tile", [2, 100])
+def test_pairs_of_different_classes_are_left_out_and_nothing_else_changes(
+    counts, bandwidth, tile, monkeypatch
+):
+    monkeypatch.setattr(kernels, "_WHOLE", 3 if tile == 2 else 12)
+    monkeypatch.setattr(kernels, "_TILE", tile)
+    sorted_, of = [], kernels._ByClass.of
+    monkeypatch.setattr(
+        kernels._ByClass, "of", lambda *args: sorted_.append(of(*args)) or sorted_[-1]
+    )
+    *args, classes = by_class(6, 7, counts)
+    z_s, z_t = (z.clone().requires_grad_() for z in args[:2])
+    value = kernel_discrepancy(z_s, z_t, args[2], bandwidth, classes)
+    value.backward()
+    # One large class is not worth the empty places of the others.
+    assert [found is not None for found in sorted_] == [max(counts) < 10]
+    expected, expected_gradient = brute_force(*args, bandwidth)
+    assert value.item() == pytest.approx(expected, rel=1e-12)
+    gradient = torch.cat([z_s.grad, z_t.grad]).numpy()
+    np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-10, atol=1e-12)
+
+
+def test_classes_of_several_problems_at_once(monkeypatch):
+    monkeypatch.setattr(kernels, "_WHOLE", 6)
+    several = [by_class(6, 7, (3, 4, 0, 3, 3), seed=i)[:2] for i in range(3)]
+    *_, weights, classes = by_class(6, 7, (3, 4, 0, 3, 3))
+    z_s, z_t = (torch.stack([b[side] for b in several]).requires_grad_() for side in (0, 1))
+    values = kernel_discrepancy(z_s, z_t, weights, None, classes)
+    (values * torch.tensor([1.0, -2.0, 0.5])).sum().backward()
+    for i, (a, b) in enumerate(several):
+        value, gradient = brute_force(a, b, weights)
+        assert values[i].item() == pytest.approx(value, rel=1e-12)
+        found = torch.cat([z_s.grad[i], z_t.grad[i]]).numpy()
+        np.testing.assert_allclose(found, [1.0, -2.0, 0.5][i] * gradient, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.usefixtures("tiling")
