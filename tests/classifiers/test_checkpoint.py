@@ -602,7 +602,7 @@ def test_the_same_data_in_another_form_are_the_same(tmp_path):
 # ---------------------------------------------------------------------- the folder
 
 
-@pytest.mark.parametrize("n_jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n_jobs", [1, pytest.param(2, marks=(pytest.mark.slow, pytest.mark.long))])
 def test_a_search_has_a_folder_for_every_fit_and_trains_nothing_twice(n_jobs, tmp_path):
     (X, y), _ = _data({})
     complete = X.notna().all(axis=1)

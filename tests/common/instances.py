@@ -39,8 +39,8 @@ INSTANCES = {
     ],
     "FDANSearchCV": [
         FDANSearchCV(
-            FDANClassifier(bottleneck=64, lr=0.01, momentum=0.9, max_epochs=20, random_state=0),
-            {"alpha": [1e-3, 0], "weight_decay": [1e-3, 1e-4]},
+            FDANClassifier(bottleneck=64, lr=0.02, momentum=0.9, max_epochs=10, random_state=0),
+            {"alpha": [1e-3, 0]},
             cv=2,
             error_score="raise",
         ),

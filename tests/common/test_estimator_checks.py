@@ -18,6 +18,7 @@ def test_scikit_learn_check(estimator, check):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @parametrize_with_checks(ON_ALL_COLUMNS)
 def test_scikit_learn_check_on_all_columns(estimator, check):
     check(estimator)

@@ -18,6 +18,8 @@ from skfdan.classifiers._batches import Batches
 from skfdan.classifiers._samples import ModalitySamples
 from skfdan.classifiers.distributed import _RANK, _WORLD, SharedBatches, _keep, _place
 
+# One process starts what all of them read.
+pytestmark = pytest.mark.xdist_group("shared_batches")
 SCRIPT = Path(__file__).with_name("shared_fit.py")
 
 
