@@ -40,10 +40,10 @@ def test_nothing_is_lost():
 
 @pytest.mark.slow
 def test_nothing_is_lost_whenever_it_comes():
-    done = kill("--kills", "9", "--seed", "2", "--every-step")
+    done = kill("--kills", "10", "--seed", "2", "--every-step")
     assert done.returncode == 0, done.stdout + done.stderr
     found = rows(done)
-    assert sum(found[name][0] for name in ("fit", "cache", "save")) == 9
+    assert sum(found[name][0] for name in ("fit", "cache", "save")) == 10
     assert found["fit steps"][0] > 8
     assert found["save steps"][0] > 10
 
