@@ -74,6 +74,28 @@ def test_context_is_learned():
     assert score(dialogue=None) < 0.45
 
 
+def test_every_modality_carries_part():
+    rng = np.random.default_rng(0)
+    emotion = rng.integers(8, size=360)
+    told = {m: 2.0 * (emotion >> bit & 1) - 1 for bit, m in enumerate(WIDTHS)}
+    X = make_table(
+        **{
+            m: list((rng.normal(size=(360, d)) + 3 * told[m][:, None]).astype(np.float32))
+            for m, d in WIDTHS.items()
+        }
+    )
+    X["dialogue"] = np.arange(360) // 4
+    y, train, test = emotion.astype(str), np.arange(240), np.arange(240, 360)
+    scores = {}
+    for chosen in (("text", "audio", "visual"), ("text", "audio"), ("text",)):
+        clf = SDTClassifier(modalities=chosen, **QUICK).fit(X.iloc[train], y[train])
+        scores[len(chosen)] = balanced_accuracy_score(y[test], clf.predict(X.iloc[test]))
+    # Of eight emotions, n bits leave 8 / 2^n to choose from.
+    assert scores[3] > 0.8
+    assert 0.35 < scores[2] < 0.65
+    assert 0.15 < scores[1] < 0.4
+
+
 def test_speakers_are_learned():
     rng = np.random.default_rng(0)
     who = rng.integers(4, size=120)
