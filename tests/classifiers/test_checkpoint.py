@@ -748,6 +748,7 @@ CASES["daan"][0]().set_params(checkpoint_dir=sys.argv[2], callbacks=[Kill()]).fi
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 def test_the_folder_of_a_killed_process_is_free_and_goes_on(tmp_path):
     tests = Path(__file__).parent.parent

@@ -100,6 +100,7 @@ def test_a_prediction_does_not_depend_on_the_batch_size(backbone):
         np.testing.assert_array_equal(proba.argmax(1), expected.argmax(1))
 
 
+@pytest.mark.slow
 def test_a_seed_gives_the_same_results_again_and_in_other_processes():
     X_vis, X_aud, y = make_clips(24)
     table = make_table(visual=X_vis, audio=X_aud)

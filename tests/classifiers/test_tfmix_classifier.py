@@ -272,6 +272,7 @@ def test_cells_of_another_size_are_refused(fitted):
         TFMixClassifier(**QUICK).fit(X, y, groups=[1, 2, 3])
 
 
+@pytest.mark.slow
 def test_the_features_and_the_ensemble_together(tmp_path):
     clips = make_emotion_clips(
         48,

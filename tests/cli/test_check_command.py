@@ -211,6 +211,7 @@ def test_version_and_help(capsys):
     assert out.count("130 interrupted") == len(commands)
 
 
+@pytest.mark.slow
 def test_the_command_itself(folder, run):
     (folder / "sad" / "empty.wav").touch()
     done = run("check", folder)

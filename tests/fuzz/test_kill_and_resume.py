@@ -30,6 +30,8 @@ def rows(done):
     return {line[:10].strip(): (int(line[10:16]), line[28:]) for line in lines}
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_nothing_is_lost():
     done = kill("--kills", "3", "--seed", "1")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -91,6 +91,7 @@ def test_the_columns_are_checked_as_before(tmp_path):
     assert loaded[0].named_transformers_["audio"].feature_names_in_.tolist() == ["audio"]
 
 
+@pytest.mark.slow
 def test_another_process_predicts_the_same(tmp_path):
     pipeline, X = small.PIPELINES["table"]()
     save_pretrained(pipeline, tmp_path / "model")

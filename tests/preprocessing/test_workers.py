@@ -232,6 +232,7 @@ def test_time_limit_is_above_zero(timeout):
         MelSpectrogram(timeout=timeout).fit([None])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_forked_child_leaves_the_parents_workers_alone():
