@@ -215,7 +215,7 @@ class LVC(nn.Module):
     r"""Learnable visual centre in one dimension, eq. 3 of WavFusion.
 
     A bottleneck of convolutions (1, 3, 1 wide; C to C/4, C/4, C) with a
-    projected shortcut gives x'. Codes of x' (:class:`Encoding`), normalised,
+    projected shortcut gives x'. Codes of x' (``Encoding``), normalised,
     averaged and squashed, give a gate γ for the channels, and
 
     .. math:: \operatorname{ReLU}(x' + x' \circ \gamma)

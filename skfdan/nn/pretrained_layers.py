@@ -10,7 +10,7 @@ from skfdan.nn.gated import GatedLayer
 
 __all__ = ["LastLayers", "LayerShape", "PretrainedLayers"]
 
-#: The parts of a :class:`GatedLayer`, as wav2vec 2.0 calls them in torchaudio and transformers,
+#: The parts of a ``GatedLayer``, as wav2vec 2.0 calls them in torchaudio and transformers,
 #: and as BERT and RoBERTa do.
 _NAMES = (
     {
@@ -73,7 +73,7 @@ class PretrainedLayers(NamedTuple):
     shape : LayerShape
         What the layers look like.
     layers : list of dict of str to Tensor
-        The weights of each, by the names of :class:`GatedLayer`.
+        The weights of each, by the names of ``GatedLayer``.
     norm : dict of str to Tensor
         Those of the layer norm after the last, if there is one.
 
@@ -153,7 +153,7 @@ class PretrainedLayers(NamedTuple):
         Parameters
         ----------
         network : Module
-            With as many ``layers``, of :class:`GatedLayer`, and a ``last_norm``.
+            With as many ``layers``, of ``GatedLayer``, and a ``last_norm``.
         """
         for layer, weights in zip(network.layers, self.layers, strict=True):
             lent = {name: weights[source] for name, source in layer.sources().items()}
