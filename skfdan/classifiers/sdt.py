@@ -356,8 +356,8 @@ class SDTClassifier(JointClassifier):
         ----------
         X : DataFrame, mapping, ndarray or list
             A modality table, whose columns may say the dialogue, speaker and order of each
-            row, or another form of X as :meth:`skfdan.FDANClassifier.fit` takes; a mapping and a flat
-            frame may hold these columns too.
+            row, or another form of X as :meth:`skfdan.FDANClassifier.fit` takes; a mapping and
+            a flat frame may hold these columns too.
         y : array-like of shape (n,)
             Labels, strings or integers. With a third positional argument: the
             audio samples.
