@@ -225,11 +225,7 @@ class CoAttentionClassifier(JointClassifier):
         return tuple(self.modalities)
 
     def _check_params(self) -> None:
-        given = self.modalities
-        if not (
-            isinstance(given, (tuple, list)) and len(given) == 2 == len(set(given) & set(ORDER))
-        ):
-            raise ValueError(f"modalities={given!r}: give two of {', '.join(map(repr, ORDER))}.")
+        self._check_modalities(ORDER, 2)
         super()._check_params()
         self._check_choice("predict_modality", (*self._modalities, "fused"))
         self._check_choice("fusion", FUSIONS)

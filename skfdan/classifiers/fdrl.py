@@ -309,12 +309,7 @@ class FDRLClassifier(PretrainedClassifier):
         return dict.fromkeys((*MODALITIES, TEXT), "vector") | sequences
 
     def _check_params(self) -> None:
-        known = (*MODALITIES, TEXT)
-        given = self.modalities
-        if not (
-            isinstance(given, (tuple, list)) and len(set(given)) == 2 and set(given) <= set(known)
-        ):
-            raise ValueError(f"modalities={given!r}: give two of {', '.join(map(repr, known))}.")
+        self._check_modalities((*MODALITIES, TEXT), 2)
         super()._check_params()
         if self.n_trainable_layers and not self._encoders():
             raise ValueError(

@@ -23,6 +23,16 @@ class JointClassifier(ModalityClassifier):
     predict_modality = "fused"
     modality_dropout = 0.0
 
+    def _check_modalities(self, known: tuple[str, ...], n: int | None = None) -> None:
+        """Refuse ``modalities`` that are not n different ones, or at least one, of those known."""
+        given = self.modalities
+        right = isinstance(given, (tuple, list)) and given and set(given) <= set(known)
+        if not right or len(set(given)) != len(given) or n not in (None, len(given)):
+            wanted = "two" if n == 2 else "one or several"
+            raise ValueError(
+                f"modalities={given!r}: give {wanted} of {', '.join(map(repr, known))}."
+            )
+
     def _make_batches(self, samples: Samples, labels: dict[str, np.ndarray]) -> JointBatches:
         batches = JointBatches(
             samples,

@@ -309,16 +309,7 @@ class SDTClassifier(JointClassifier):
         return tuple(self.modalities)
 
     def _check_params(self) -> None:
-        given = self.modalities
-        if not (
-            isinstance(given, (tuple, list))
-            and given
-            and set(given) <= set(ORDER)
-            and len(set(given)) == len(given)
-        ):
-            raise ValueError(
-                f"modalities={given!r}: give one or several of {', '.join(map(repr, ORDER))}."
-            )
+        self._check_modalities(ORDER)
         super()._check_params()
         if not self.temperature > 0:
             raise ValueError(f"temperature={self.temperature!r}: it must be greater than 0.")

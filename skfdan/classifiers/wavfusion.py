@@ -286,16 +286,7 @@ class WavFusionClassifier(PretrainedClassifier):
         return tuple(self.modalities)
 
     def _check_params(self) -> None:
-        given = self.modalities
-        if not (
-            isinstance(given, (tuple, list))
-            and given
-            and set(given) <= set(ORDER)
-            and len(set(given)) == len(given)
-        ):
-            raise ValueError(
-                f"modalities={given!r}: give one or several of {', '.join(map(repr, ORDER))}."
-            )
+        self._check_modalities(ORDER)
         super()._check_params()
         self._check_choice("predict_modality", (*self._modalities, "fused"))
         self._check_choice("fusion", ("gated", "concat"))

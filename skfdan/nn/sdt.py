@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from skfdan.nn.fdan import FDANOutput
 from skfdan.nn.inputs import InputNorm, InputSpec
+from skfdan.nn.lvc import MultiHead
 from skfdan.nn.misa import FUSED
 
 __all__ = ["SDTNet", "SDTOutput", "sdt_loss"]
@@ -45,44 +46,12 @@ class SDTOutput(FDANOutput):
     present: dict[str, Tensor] = field(default_factory=dict)
 
 
-class _Attention(nn.Module):
-    """Multi-head attention, with dropout of its weights; linear maps have biases."""
-
-    def __init__(self, width: int, n_heads: int, dropout: float):
-        super().__init__()
-        self.n_heads = n_heads
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
-        self.out = nn.Linear(width, width)
-        self.dropout = dropout
-
-    def forward(self, asking: Tensor, read: Tensor, mask: Tensor) -> Tensor:
-        """``mask`` (D, L) says which steps can be read; zeros where none can."""
-
-        def heads(x: Tensor) -> Tensor:
-            return x.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
-
-        any_there = mask.any(1)
-        # Nothing to read: all steps are, so that no NaN comes up, and the result is dropped.
-        mask = mask | ~any_there[:, None]
-        context = F.scaled_dot_product_attention(
-            heads(self.query(asking)),
-            heads(self.key(read)),
-            heads(self.value(read)),
-            attn_mask=mask[:, None, None, :],
-            dropout_p=self.dropout if self.training else 0.0,
-        )
-        context = self.out(context.transpose(1, 2).flatten(2))
-        return context.masked_fill(~any_there[:, None, None], 0.0)
-
-
 class _Transformer(nn.Module):
     """One layer in which a modality asks (Q), and another or itself is read (K, V)."""
 
     def __init__(self, width: int, n_heads: int, dropout: float):
         super().__init__()
-        self.attention = _Attention(width, n_heads, dropout)
+        self.attention = MultiHead(width, n_heads, dropout=dropout)
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.ffn = nn.Sequential(
             nn.Linear(width, width),
@@ -94,10 +63,13 @@ class _Transformer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, read: Tensor | None, asking: Tensor, mask: Tensor) -> Tensor:
-        """Attend to ``read``; None is ``asking`` itself."""
+        """Attend to ``read``; None is ``asking`` itself. ``mask`` (D, L) says which steps are."""
         asking = self.dropout(asking)
         read = asking if read is None else self.dropout(read)
-        x = asking + self.dropout(self.attention(asking, read, mask))
+        nothing = ~mask.any(1)
+        # With nothing to read all steps are, so that no NaN comes up, and the result is dropped.
+        context = self.attention(asking, read, mask | nothing[:, None])
+        x = asking + self.dropout(context.masked_fill(nothing[:, None, None], 0.0))
         return x + self.ffn(self.norm(x))
 
 

@@ -37,14 +37,14 @@ def transformer(w, name, read, asking, n_heads):
     def linear(part, x):
         return x @ w[f"transformers.{name}.{part}.weight"].T + w[f"transformers.{name}.{part}.bias"]
 
-    q = linear("attention.query", asking)
-    k, v = (linear(f"attention.{part}", read) for part in ("key", "value"))
+    q = linear("attention.q_proj", asking)
+    k, v = (linear(f"attention.{part}", read) for part in ("k_proj", "v_proj"))
     d = q.shape[1] // n_heads
     heads = [
         softmax(q[:, i : i + d] @ k[:, i : i + d].T / np.sqrt(d)) @ v[:, i : i + d]
         for i in range(0, q.shape[1], d)
     ]
-    x = asking + linear("attention.out", np.hstack(heads))
+    x = asking + linear("attention.out_proj", np.hstack(heads))
     centred = x - x.mean(1, keepdims=True)
     normed = centred / np.sqrt((centred**2).mean(1, keepdims=True) + 1e-6)
     normed = normed * w[f"transformers.{name}.norm.weight"] + w[f"transformers.{name}.norm.bias"]
@@ -102,10 +102,10 @@ def test_second_modality_asks_and_first_is_read():
     x = vectors(3)
     calls = {}
     for name, module in net.transformers.items():
-        module.attention.query.register_forward_hook(
+        module.attention.q_proj.register_forward_hook(
             lambda m, i, o, name=name: calls.setdefault(name, {}).update(asks=i[0])
         )
-        for part in ("key", "value"):
+        for part in ("k_proj", "v_proj"):
             getattr(module.attention, part).register_forward_hook(
                 lambda m, i, o, name=name, part=part: calls[name].update({part: i[0]})
             )
@@ -115,8 +115,8 @@ def test_second_modality_asks_and_first_is_read():
     for name, call in calls.items():
         a, b = name.split("_")
         assert torch.equal(call["asks"], own[b])
-        assert torch.equal(call["key"], own[a])
-        assert torch.equal(call["value"], own[a])
+        assert torch.equal(call["k_proj"], own[a])
+        assert torch.equal(call["v_proj"], own[a])
 
 
 def test_padding_and_other_dialogues_change_nothing():
