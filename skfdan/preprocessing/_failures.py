@@ -57,7 +57,16 @@ def _printable(text: str) -> str:
 
 def make_report(failures: Sequence[Failure]) -> pd.DataFrame:
     """Make the DataFrame of columns row, file, stage and reason, in the order of the rows."""
+    if not failures:
+        return _NO_FAILURES.copy()  # to make one takes as long as a spectrogram
+    return _as_report(failures)
+
+
+def _as_report(failures: Sequence[Failure]) -> pd.DataFrame:
     return pd.DataFrame(sorted(failures), columns=Failure._fields).astype({"row": np.int64})
+
+
+_NO_FAILURES = _as_report([])
 
 
 def say_failures(transformer: Any, failures: Sequence[Failure], n_cells: int) -> None:

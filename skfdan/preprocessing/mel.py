@@ -100,6 +100,12 @@ def _sparse_filterbank(dtype: type, *arguments) -> scipy.sparse.csr_array:
 
 
 @functools.lru_cache(maxsize=32)
+def _gains(*arguments) -> np.ndarray:
+    """Return what each filter makes of a spectrum of ones; (bands, 1)."""
+    return mel_filterbank(*arguments).sum(axis=1)[:, None]
+
+
+@functools.lru_cache(maxsize=32)
 def _window(win_length: int, n_fft: int, dtype: type = np.float64) -> np.ndarray:
     window = np.zeros(n_fft, dtype)
     start = (n_fft - win_length) // 2
@@ -288,10 +294,12 @@ class AudioTransformer(SoundTransformer):
             )
         return self
 
+    def _filters(self) -> tuple:
+        """Return the arguments of :func:`mel_filterbank`."""
+        return self.sample_rate, self.n_fft, self.n_mels, self.fmin, self.fmax
+
     def _filterbank(self, dtype: type = np.float64) -> scipy.sparse.csr_array:
-        return _sparse_filterbank(
-            dtype, self.sample_rate, self.n_fft, self.n_mels, self.fmin, self.fmax
-        )
+        return _sparse_filterbank(dtype, *self._filters())
 
     def _recipe(self, training: bool) -> Recipe:
         waveform = {
@@ -356,11 +364,17 @@ class AudioTransformer(SoundTransformer):
         half = self.n_fft // 2
         padded = np.zeros(len(samples) + 2 * half, np.float32)
         padded[half : half + len(samples)] = samples
-        frames = np.lib.stride_tricks.sliding_window_view(padded, self.n_fft)[:: self.hop_length]
+        step = padded.itemsize
+        frames = np.ndarray(  # they overlap; NumPy checks that they end in time
+            (self._n_frames(len(samples)), self.n_fft),
+            padded.dtype,
+            padded,
+            strides=(step * self.hop_length, step),
+        )
         mel, mean = self._mel_power(frames, np.float32)
         audible = 0 if self.top_db is None else mel.max() * 10 ** (-self.top_db / 10)
-        gain = self._filterbank(np.float32).sum(axis=1)[:, None]
-        doubtful = (mel > audible) & (mel < _SINGLE_PRECISION * gain * mean)
+        limit = _SINGLE_PRECISION * _gains(*self._filters())
+        doubtful = (mel > audible) & (mel < limit * mean)
         again = np.flatnonzero(doubtful.any(axis=0))
         if len(again):
             mel[:, again], _ = self._mel_power(frames[again], np.float64)
@@ -368,19 +382,19 @@ class AudioTransformer(SoundTransformer):
 
     def _mel_power(self, frames: np.ndarray, dtype: type) -> tuple[np.ndarray, np.ndarray]:
         """Compute the power of (bands, frames), and each frame's mean power over all bins."""
-        n_fft = self.n_fft
+        n, n_fft = frames.shape
         window = _window(n_fft if self.win_length is None else self.win_length, n_fft, dtype)
-        filters = self._filterbank(dtype)
-        mel = np.empty((self.n_mels, len(frames)), np.float32)
-        mean = np.empty(len(frames), np.float32)
-        for i in range(0, len(frames), _BLOCK):
+        power = np.empty((n_fft // 2 + 1, n), dtype)
+        mean = np.empty(n, np.float32)
+        for i in range(0, n, _BLOCK):
             block = frames[i : i + _BLOCK] * window
             mean[i : i + _BLOCK] = np.einsum("ij,ij->i", block, block)  # by Parseval's theorem
             spectrum = scipy.fft.rfft(block, axis=1, overwrite_x=True)
             squares = spectrum.view(dtype)  # real and imaginary parts in turn
             np.square(squares, out=squares)
-            mel[:, i : i + _BLOCK] = filters @ (squares[:, ::2] + squares[:, 1::2]).T
-        return mel, mean
+            power[:, i : i + _BLOCK] = (squares[:, ::2] + squares[:, 1::2]).T
+        mel = self._filterbank(dtype) @ power
+        return mel.astype(np.float32, copy=False), mean
 
     def _matrix_length(self, width: int) -> int:
         if self.duration is None:
