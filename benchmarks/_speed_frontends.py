@@ -35,6 +35,8 @@ def mel(file):
 
 def mel_ratios(options) -> list[Ratio]:
     """Mel spectrograms, beside librosa's."""
+    from sklearn.base import clone
+
     from skfdan.preprocessing import MelSpectrogram
 
     with tempfile.TemporaryDirectory() as folder:
@@ -64,6 +66,17 @@ def mel_ratios(options) -> list[Ratio]:
                 largest_difference_in_dB=float(difference),
             )
         ]
+        two = clone(mel).set_params(n_jobs=2)
+        times = times_of(
+            {
+                "ours": lambda: two.transform(files),
+                "librosa": lambda: [scope["mel"](file) for file in files],
+            },
+            3 if options.quick else 9,
+            wall=True,
+        )
+        name = "Mel spectrogram, wall time: librosa, file by file / ours in two threads"
+        ratios.append(ratio(name, times["librosa"], times["ours"]))
         many = {str(k): files[:12] * k for k in (1, 2, 4, 8)}
         times = times_of(
             {k: lambda f=f: mel.transform(f) for k, f in many.items()}, 9, options.wall

@@ -18,7 +18,7 @@ os.environ["NUMBA_CACHE_DIR"] = _COMPILED.name
 
 
 #: What compiles librosa's functions, which takes half a minute in each process that does.
-_COMPILING = ("speech_features", "test_tfmix_classifier", "test_mel", "test_mfcc")
+_COMPILING = ("speech_features", "SpeechFeatures", "test_tfmix", "test_mel", "test_mfcc")
 
 
 def pytest_collection_modifyitems(items):

@@ -9,6 +9,8 @@ from skorch.helper import SliceDict
 
 from classifiers.small_clips import EMOTIONS, QUICK, make_clips
 from skfdan import FDANClassifier, make_table, stack_modalities, unpair
+from skfdan.classifiers._samples import table_samples
+from skfdan.table import as_cells
 
 # ---------------------------------------------------------------------- forms of fit
 
@@ -208,3 +210,25 @@ def test_bad_prediction_input(clips, fitted):
         voice.set_params(predict_modality="visual").predict(X_vis)
     with pytest.raises(ValueError, match='"fused" needs both'):
         copy.copy(fitted).set_params(predict_modality="fused").predict(X_aud)
+
+
+def test_vectors_are_read_as_a_block_or_one_by_one():
+    rng = np.random.default_rng(0)
+    cells = [*rng.normal(size=(4, 5)).astype(np.float32), None]
+    together = table_samples({"audio": as_cells(cells)}, ("audio",))["audio"]
+    # Of float64 each cell is looked at, and turned into float32.
+    alone = table_samples({"audio": as_cells([*map(np.float64, cells[:4]), None])}, ("audio",))
+    np.testing.assert_array_equal(together.cells, alone["audio"].cells)
+    np.testing.assert_array_equal(together.rows, [0, 1, 2, 3])
+    assert together.cells.dtype == np.float32
+    for wrong, message in ((np.nan, "row 2 holds NaN"), (np.inf, "row 2 holds NaN or infinite")):
+        spoilt = [c.copy() for c in cells[:4]]
+        spoilt[2][1] = wrong
+        with pytest.raises(ValueError, match=message):
+            table_samples({"audio": as_cells(spoilt)}, ("audio",))
+    with pytest.raises(ValueError, match="differ in length: row 0 has 5 features, row 1 has 4"):
+        table_samples({"audio": as_cells([cells[0], cells[1][:4]])}, ("audio",))
+    sequences = table_samples(
+        {"audio": as_cells(cells[:2])}, ("audio",), embedded={"audio": "sequence"}
+    )
+    assert sequences["audio"].cells[0].shape == (1, 5)

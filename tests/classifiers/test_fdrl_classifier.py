@@ -35,6 +35,8 @@ def signals(n=160, seed=0):
     return cells, np.array(["anger", "joy", "calm", "sadness"])[y]
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_every_modality_carries_part_and_both_together_tell():
     cells, y = signals(320)
     train, test = np.arange(160), np.arange(160, 320)

@@ -117,6 +117,7 @@ def test_a_seed_gives_the_same_results_again_and_in_other_processes():
         np.testing.assert_array_equal(proba, first)
 
 
+@pytest.mark.slow
 def test_a_search_does_not_depend_on_the_number_of_processes():
     X_vis, X_aud, y = make_clips(24)
     table = make_table(visual=X_vis, audio=X_aud)

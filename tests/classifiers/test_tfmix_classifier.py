@@ -273,6 +273,7 @@ def test_cells_of_another_size_are_refused(fitted):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_features_and_the_ensemble_together(tmp_path):
     clips = make_emotion_clips(
         48,

@@ -189,6 +189,8 @@ def test_only_small_networks_run_on_one_thread(clips, arch, expected):
     assert seen == {expected}
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_vgg_trains(clips):
     _, X_aud, y = clips
     parameters = {**TINY, "arch": "vgg16", "max_epochs": 1, "input_size": 32, "lr": 1e-4}

@@ -143,7 +143,9 @@ def test_every_name_is_tested():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["vgg16", "vgg19", "resnet34", "resnet50"])
+@pytest.mark.parametrize(
+    "name", ["vgg16", pytest.param("vgg19", marks=pytest.mark.long), "resnet34", "resnet50"]
+)
 def test_other_networks_give_torchvisions_penultimate_activations(name, images, tmp_path):
     from torchvision import models
 

@@ -104,7 +104,9 @@ def read_or_refuse(file):
 
 
 @pytest.mark.parametrize(
-    "n_changes", [2, pytest.param(255, marks=pytest.mark.slow)], ids=["some", "all"]
+    "n_changes",
+    [2, pytest.param(255, marks=(pytest.mark.slow, pytest.mark.long))],
+    ids=["some", "all"],
 )
 def test_no_altered_byte_goes_unnoticed(archive, n_changes):
     file, tensors, facts = archive
