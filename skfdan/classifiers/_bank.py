@@ -23,10 +23,10 @@ class BankMixin:
         self.module_.eval()
         with torch.inference_mode():
             z = {m: self._encode_some(m, s, labels[m], rng) for m, s in samples.items()}
-            layers = self.module_.adapt(z)
+            # Each layer attends to what enters it, and nothing to what the last one gives.
+            layers = self.module_.adapt(z, n_layers=len(self.module_.layers) - 1)
         self.reference_bank_ = {
-            m: np.stack([features.cpu().numpy() for features in zs[:-1]])
-            for m, zs in layers.items()
+            m: np.stack([features.cpu().numpy() for features in zs]) for m, zs in layers.items()
         }
 
     def _encode_some(

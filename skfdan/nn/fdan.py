@@ -161,7 +161,10 @@ class FDANNet(EncoderMixin, nn.Module):
         return self.bottlenecks[modality](features)
 
     def adapt(
-        self, z: Mapping[str, Tensor], reference: Sequence[Mapping[str, Tensor]] | None = None
+        self,
+        z: Mapping[str, Tensor],
+        reference: Sequence[Mapping[str, Tensor]] | None = None,
+        n_layers: int | None = None,
     ) -> dict[str, list[Tensor]]:
         """Send bottleneck features through the attention layers.
 
@@ -172,6 +175,8 @@ class FDANNet(EncoderMixin, nn.Module):
         reference : sequence of mappings, one a layer, or None
             For every layer, features that stand in for the modality that ``z``
             lacks.
+        n_layers : int or None, default=None
+            How many of the layers; None takes all.
 
         Returns
         -------
@@ -179,7 +184,7 @@ class FDANNet(EncoderMixin, nn.Module):
             Z^0 to Z^l.
         """
         layers = {m: [features] for m, features in z.items()}
-        for i, layer in enumerate(self.layers):
+        for i, layer in enumerate(self.layers[:n_layers]):
             z = layer(z, None if reference is None else reference[i])
             for modality, features in z.items():
                 layers[modality].append(features)
