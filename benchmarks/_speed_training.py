@@ -147,7 +147,7 @@ def head_ratios(options) -> list[Ratio]:
             "ours": lambda: classifier(epochs).fit(table, y),
             "bare": lambda: bare_loop(table, y, epochs),
         },
-        7 if options.quick else 21,
+        5 if options.quick else 21,
         options.wall,
         warm=False,
     )
