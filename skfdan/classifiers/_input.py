@@ -16,7 +16,6 @@ from skfdan.classifiers._paths import (
     REPORT_COLUMNS,
     Decoder,
     default_transformer,
-    empty_report,
     first_of,
     join_reports,
     unreadable,
@@ -33,6 +32,7 @@ from skfdan.classifiers._samples import (
     read_table,
     table_samples,
 )
+from skfdan.preprocessing._failures import empty_report
 from skfdan.table import MODALITIES, SKIP, TEXT, as_cells, is_missing, make_table
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, clone
 
+from skfdan.preprocessing._failures import Failure, empty_report
 from skfdan.table import as_cells, is_missing
 from skfdan.utils.progress import progress_bar
 
@@ -20,12 +21,7 @@ CHUNK = 256
 #: Seconds that a file may take where the transformer leaves it to the circumstances.
 _TIME_LIMIT = 60.0
 
-REPORT_COLUMNS = ["row", "file", "stage", "reason"]
-
-
-def empty_report() -> pd.DataFrame:
-    """Return a report of nothing."""
-    return pd.DataFrame({"row": np.empty(0, int), **{c: [] for c in REPORT_COLUMNS[1:]}})
+REPORT_COLUMNS = list(Failure._fields)
 
 
 def join_reports(reports: Iterable[pd.DataFrame]) -> pd.DataFrame:

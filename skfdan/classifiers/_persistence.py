@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 from torch import nn
 
-from skfdan.classifiers._paths import empty_report
+from skfdan.preprocessing._failures import empty_report
 
 
 class PersistenceMixin:

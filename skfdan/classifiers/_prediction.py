@@ -14,7 +14,6 @@ from torch.func import functional_call
 
 from skfdan.classifiers._paths import (
     CHUNK,
-    empty_report,
     first_of,
     join_reports,
     unreadable_file,
@@ -26,6 +25,7 @@ from skfdan.classifiers._samples import (
     missing_cells,
     table_samples,
 )
+from skfdan.preprocessing._failures import empty_report
 from skfdan.table import SKIP, as_cells
 from skfdan.utils.threads import one_thread
 

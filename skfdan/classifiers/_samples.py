@@ -269,7 +269,7 @@ def table_samples(
 def _plain_vectors(cells: np.ndarray) -> np.ndarray | None:
     """Return cells as a block if all are good vectors of float32 and of one length, else None.
 
-    What embeddings usually are; a look at each cell would take ten times as long.
+    What embeddings usually are; a look at each cell takes five times as long.
     """
     shape = getattr(cells[0], "shape", None)
     if shape is None or len(shape) != 1 or not shape[0]:

@@ -12,7 +12,14 @@ import pandas as pd
 
 from ._source import MediaError
 
-__all__ = ["Failure", "describe_cell", "make_report", "say_failures", "with_row"]
+__all__ = [
+    "Failure",
+    "describe_cell",
+    "empty_report",
+    "make_report",
+    "say_failures",
+    "with_row",
+]
 
 
 class Failure(NamedTuple):
@@ -58,15 +65,16 @@ def _printable(text: str) -> str:
 def make_report(failures: Sequence[Failure]) -> pd.DataFrame:
     """Make the DataFrame of columns row, file, stage and reason, in the order of the rows."""
     if not failures:
-        return _NO_FAILURES.copy()  # to make one takes as long as a spectrogram
-    return _as_report(failures)
-
-
-def _as_report(failures: Sequence[Failure]) -> pd.DataFrame:
+        return empty_report()
     return pd.DataFrame(sorted(failures), columns=Failure._fields).astype({"row": np.int64})
 
 
-_NO_FAILURES = _as_report([])
+_EMPTY = pd.DataFrame({"row": np.empty(0, np.int64), **{c: [] for c in Failure._fields[1:]}})
+
+
+def empty_report() -> pd.DataFrame:
+    """Return a report of nothing."""
+    return _EMPTY.copy()  # to make one takes as long as a spectrogram
 
 
 def say_failures(transformer: Any, failures: Sequence[Failure], n_cells: int) -> None:
