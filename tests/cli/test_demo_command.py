@@ -6,7 +6,6 @@ from skfdan.cli import _demo, main
 
 
 @pytest.mark.slow
-@pytest.mark.long  # make demo runs the command too
 def test_demo(tmp_path, capsys):
     out = tmp_path / "my demo"
     # As the command runs it, with fewer clips and epochs.
