@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from skfdan.nn._resnet_vgg import IMAGENET_URLS, StagedNetwork, make_resnet, make_vgg
+from skfdan.nn._resnet_vgg import (
+    IMAGENET_URLS,
+    VGG,
+    ResNet,
+    StagedNetwork,
+    make_resnet,
+    make_vgg,
+)
 
 __all__ = ["BACKBONES", "embed", "make_backbone"]
 
@@ -119,6 +129,11 @@ def embed(
     be in a batch must not show in a clip's result, so a lone image goes in twice. In
     training, batch normalisation cannot do with one value either.
 
+    Where no gradient is wanted, a network in evaluation mode is run by a copy that has its
+    batch normalisation in the weights of the convolutions, and all of them in the type and
+    layout that they are needed in; the last digits differ. The copy is kept as long as the
+    network, and is made anew when torch has counted a change of its weights.
+
     Parameters
     ----------
     backbone : Module
@@ -151,9 +166,56 @@ def embed(
     n = len(images)
     if n == 1:
         images = images.expand(2, -1, -1, -1)
+    layout = torch.contiguous_format
     if images.is_cuda or isinstance(backbone, _SmallCNN) or images.shape[-1] >= _LARGE:
-        images = images.contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last
+        images = images.contiguous(memory_format=layout)
+    if isinstance(backbone, (ResNet, VGG, _SmallCNN)) and not backbone.training:
+        backbone = _for_inference(backbone, images, layout)
     return backbone(images, **part)[:n]
+
+
+#: By the network, and by dtype and layout: the copy that runs in its place, behind what it was
+#: made from.
+_FOLDED: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+def _for_inference(
+    network: nn.Module, images: torch.Tensor, layout: torch.memory_format
+) -> nn.Module:
+    """Return a network that gives the same faster, or the network itself."""
+    tensors = [*network.parameters(), *network.buffers()]
+    if torch.is_grad_enabled() and any(t.requires_grad for t in (images, *tensors)):
+        return network
+    if any(t.is_inference() for t in tensors):  # torch doesn't count their changes
+        return network
+    device = images.device.type
+    low = torch.is_autocast_enabled(device)
+    if not low and isinstance(network, VGG):  # nothing to gain
+        return network
+    dtype = torch.get_autocast_dtype(device) if low else tensors[0].dtype
+    version = [(id(t), t.data_ptr(), t._version) for t in tensors]
+    copies = _FOLDED.setdefault(network, {})
+    if copies.get((dtype, layout), (None,))[0] != version:
+        with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
+            # Autocast would convert weights of another type or layout again for every batch.
+            folded = _fold(copy.deepcopy(network)).to(dtype, memory_format=layout)
+            copies[dtype, layout] = version, folded.requires_grad_(False)
+    return copies[dtype, layout][1]
+
+
+def _fold(module: nn.Module) -> nn.Module:
+    """Put every batch normalisation into the convolution before it, in place."""
+    before = None
+    for name, child in list(module.named_children()):
+        if isinstance(child, nn.BatchNorm2d):
+            convolution = getattr(module, before)
+            setattr(module, before, fuse_conv_bn_eval(convolution, child))
+            setattr(module, name, nn.Identity())
+        else:
+            _fold(child)
+        before = name
+    return module
 
 
 class _SmallCNN(StagedNetwork, nn.Sequential):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 #: Bytes of embeddings that a process keeps for the fits to come.
 STORE_BYTES = 2**30
 #: What is computed, with the version of the code.
-_KIND = "embedding/1"
+_KIND = "embedding/2"
 
 
 class EmbeddingStore:

@@ -388,7 +388,8 @@ class AudioTransformer(SoundTransformer):
         mean = np.empty(n, np.float32)
         for i in range(0, n, _BLOCK):
             block = frames[i : i + _BLOCK] * window
-            mean[i : i + _BLOCK] = np.einsum("ij,ij->i", block, block)  # by Parseval's theorem
+            # By Parseval's theorem; as products of a row and a column, which take half the time.
+            mean[i : i + _BLOCK] = (block[:, None] @ block[:, :, None])[:, 0, 0]
             spectrum = scipy.fft.rfft(block, axis=1, overwrite_x=True)
             squares = spectrum.view(dtype)  # real and imaginary parts in turn
             np.square(squares, out=squares)

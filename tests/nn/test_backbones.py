@@ -1,5 +1,8 @@
+import gc
 import pickle
 import urllib.error
+import weakref
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -7,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from skfdan.nn import make_backbone
-from skfdan.nn.backbones import BACKBONES, embed
+from skfdan.nn.backbones import _FOLDED, BACKBONES, embed
 
 RESNET18_FILE = "resnet18-f37072fd.pth"
 RESNET18_URL = f"https://download.pytorch.org/models/{RESNET18_FILE}"
@@ -326,3 +329,127 @@ def test_a_lone_image_gives_what_it_gives_among_others(name):
             assert torch.equal(embed(backbone, images[i : i + 1]), together[i : i + 1])
     # Batch normalisation refuses one value a channel in training.
     assert torch.isfinite(embed(backbone.train(), images[:1])).all()
+
+
+# inference
+
+
+def with_statistics(name):
+    """A network whose batch statistics differ from 0 and 1."""
+    torch.manual_seed(0)
+    network, _ = make_backbone(name, weights=None)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.1)
+            nn.init.uniform_(module.running_var, 0.5, 2.0)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.1)
+    return network.eval()
+
+
+@pytest.mark.parametrize("no_gradient", [torch.inference_mode, torch.no_grad, None])
+@pytest.mark.parametrize("stop", [None, "last"])
+@pytest.mark.parametrize("name", ["cnn", "resnet18", "resnet50"])
+def test_inference_gives_what_the_network_gives(name, stop, no_gradient, images):
+    network = with_statistics(name)
+    if no_gradient is None:
+        network.requires_grad_(False)
+        no_gradient = nullcontext
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    stop = None if stop is None else network.stages[-2]
+    with torch.no_grad():
+        expected = network(images, stop=stop)
+    with no_gradient():
+        got = embed(network, images, stop=stop)
+    assert len(_FOLDED[network]) == 1
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+    assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["cnn", "resnet18", "vgg16"])
+def test_inference_in_bfloat16_gives_nearly_what_the_network_gives(name, images):
+    network = with_statistics(name)
+    with torch.no_grad():
+        expected = network(images)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        got = embed(network, images)
+    assert got.dtype == torch.bfloat16
+    assert float((got - expected).norm() / expected.norm()) < 0.02
+
+
+def test_batch_normalisation_is_not_run_in_inference():
+    network = with_statistics("resnet18")
+    images = torch.rand(2, 3, 32, 32)
+    with torch.inference_mode(), torch.profiler.profile() as profile:
+        embed(network, images)
+    names = {event.key for event in profile.key_averages()}
+    assert "aten::conv2d" in names
+    assert not any("batch_norm" in name for name in names)
+
+
+@pytest.mark.parametrize("wanted", ["weights", "images"])
+def test_where_a_gradient_is_wanted_it_is_there(wanted):
+    network = with_statistics("cnn")
+    images = torch.rand(2, 3, 32, 32)
+    if wanted == "images":
+        network.requires_grad_(False)
+        images.requires_grad_()
+    embed(network, images).sum().backward()
+    assert network not in _FOLDED
+    assert (images if wanted == "images" else next(network.parameters())).grad.abs().sum() > 0
+
+
+def step(network):
+    """Train for one step, which changes weights and batch statistics."""
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    network.train()(torch.rand(4, 3, 32, 32)).square().sum().backward()
+    optimizer.step()
+    network.eval()
+
+
+def load_others(network):
+    network.load_state_dict(with_statistics("cnn").state_dict())
+
+
+def replace_data(network):
+    weight = next(network.parameters())
+    weight.data = 2.0 * weight.data
+
+
+@pytest.mark.parametrize("change", [step, load_others, replace_data])
+def test_inference_follows_the_weights(change):
+    torch.manual_seed(1)
+    network, _ = make_backbone("cnn", weights=None)
+    network.eval()
+    images = torch.rand(2, 3, 32, 32)
+    with torch.inference_mode():
+        old = embed(network, images)
+    change(network)
+    with torch.no_grad():
+        expected = network(images)
+    with torch.inference_mode():
+        new = embed(network, images)
+    assert not torch.allclose(old, new, rtol=1e-2)
+    torch.testing.assert_close(new, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_inference_takes_a_network_that_was_made_in_inference_mode():
+    images = torch.rand(2, 3, 32, 32)
+    with torch.inference_mode():
+        network = with_statistics("cnn")
+        old = embed(network, images)
+        torch.testing.assert_close(old, network(images))
+        next(network.parameters()).mul_(2.0)
+        torch.testing.assert_close(embed(network, images), network(images))
+
+
+def test_what_inference_keeps_ends_with_the_network():
+    network = with_statistics("cnn")
+    with torch.inference_mode():
+        embed(network, torch.rand(2, 3, 32, 32))
+    ((_, copy),) = _FOLDED[network].values()
+    copy = weakref.ref(copy)
+    assert copy() is not None
+    del network
+    gc.collect()
+    assert copy() is None
