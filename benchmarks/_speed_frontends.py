@@ -129,7 +129,8 @@ def import_ratios(options) -> list[Ratio]:
         "classifier": "from skfdan import FDANClassifier",
         "theirs": theirs,
     }
-    _processes(codes, 1)  # so that all is compiled and in the disk cache
+    for code in codes.values():
+        exec(code, {})  # so that all is compiled and in the disk cache
     times = _processes(codes, 2 if options.quick else 7)
     return [
         ratio(f"`{codes[side]}` / `{theirs}`", times[side], times["theirs"], 1.1, at_least=False)

@@ -40,8 +40,9 @@ def clock(wall: bool) -> Callable[[], float]:
     return time.perf_counter if wall else time.process_time
 
 
-#: Seconds that a sample should last, so that one of a short function is no single cold call.
-_SAMPLE = 0.02
+#: Seconds that a sample should last, so that one of a short function is no single cold call,
+#: and seconds of a first call that tell that the function is none.
+_SAMPLE, _LONG = 0.02, 1.0
 
 
 def times_of(
@@ -62,8 +63,8 @@ def times_of(
     calls = dict.fromkeys(sides, 1)
     if warm:
         for name, run in sides.items():
-            run()
-            calls[name] = math.ceil(_SAMPLE / max(time_calls(run, 1), 1e-6))
+            if time_calls(run, 1) < _LONG:
+                calls[name] = math.ceil(_SAMPLE / max(time_calls(run, 1), 1e-6))
     times: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(repeats):
         for name, run in sides.items():

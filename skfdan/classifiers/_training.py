@@ -386,7 +386,7 @@ class TrainingMixin:
             if features:
                 spread = min(number(relative_spread(z)) for z in features)
                 self.history_.record_batch("feature_std", spread)
-            if not torch.isfinite(loss):
+            if not math.isfinite(number(loss)):
                 at = len(self.history_), len(self.history_[-1]["batches"])
                 raise diverged(number(loss), {k: number(v) for k, v in terms.items()}, at, X)
         return loss
