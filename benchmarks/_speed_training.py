@@ -19,7 +19,7 @@ def backbone_ratios(options) -> list[Ratio]:
     from skfdan.nn.backbones import embed, make_backbone
 
     network, _ = make_backbone("resnet34", None)
-    network.eval()
+    network.eval().requires_grad_(False)
     n = 16 if options.quick else 32  # the second is what classifiers take at a time
     images = torch.randn(n, 3, 224, 224)
     flops = 7.33e9 * n  # multiplications and additions of a ResNet-34
@@ -264,7 +264,7 @@ def frozen_ratios(options) -> list[Ratio]:
 
     torch.set_num_threads(1)
     network, _ = make_backbone("resnet34", None)
-    network.eval()
+    network.eval().requires_grad_(False)
     batch = torch.randn(8, 3, 224, 224)
 
     def rerun():  # of one step, which has 32 + 32 images

@@ -75,7 +75,11 @@ class SharedBatches(Callback):
                 "nccl" if cuda else "gloo", rank=self.rank_, world_size=self.world_
             )
         for tensor in _state(net):
-            torch.distributed.broadcast(tensor, 0)
+            # Torch counts the changes by copy_, but not those by broadcast or to t.data: what was
+            # made of the weights before would not be made anew.
+            received = tensor.clone()
+            torch.distributed.broadcast(received, 0)
+            tensor.copy_(received)
 
     def on_batch_begin(self, net, batch=None, training=False, **kwargs):
         """Keep the share of this process."""
@@ -171,7 +175,7 @@ def _share(n: int, rank: int, world: int) -> slice:
 
 def _state(net) -> list[torch.Tensor]:
     modules = [m for m in (net.module_, net.criterion_) if m is not None]
-    return [t.data for module in modules for t in (*module.parameters(), *module.buffers())]
+    return [t.detach() for module in modules for t in (*module.parameters(), *module.buffers())]
 
 
 def _average(tensors: list[torch.Tensor], world: int) -> None:

@@ -21,6 +21,7 @@ from skfdan.nn._resnet_vgg import (
     make_resnet,
     make_vgg,
 )
+from skfdan.utils.versions import Version
 
 __all__ = ["BACKBONES", "embed", "make_backbone"]
 
@@ -129,10 +130,10 @@ def embed(
     be in a batch must not show in a clip's result, so a lone image goes in twice. In
     training, batch normalisation cannot do with one value either.
 
-    Where no gradient is wanted, a network in evaluation mode is run by a copy that has its
-    batch normalisation in the weights of the convolutions, and all of them in the type and
-    layout that they are needed in; the last digits differ. The copy is kept as long as the
-    network, and is made anew when torch has counted a change of its weights.
+    A frozen network (in evaluation mode, none of its weights with ``requires_grad``) is run by
+    a copy that has its batch normalisation in the weights of the convolutions, and all of them
+    in the type and layout that they are needed in; the last digits differ. The copy is kept as
+    long as the network, and is made anew when torch has counted a change of its weights.
 
     Parameters
     ----------
@@ -185,22 +186,22 @@ def _for_inference(
 ) -> nn.Module:
     """Return a network that gives the same faster, or the network itself."""
     tensors = [*network.parameters(), *network.buffers()]
-    if torch.is_grad_enabled() and any(t.requires_grad for t in (images, *tensors)):
+    # Torch counts the changes neither of a fused optimiser nor in inference mode.
+    if any(t.requires_grad or t.is_inference() for t in tensors):
         return network
-    if any(t.is_inference() for t in tensors):  # torch doesn't count their changes
+    if torch.is_grad_enabled() and images.requires_grad:
         return network
     device = images.device.type
     low = torch.is_autocast_enabled(device)
     if not low and isinstance(network, VGG):  # nothing to gain
         return network
     dtype = torch.get_autocast_dtype(device) if low else tensors[0].dtype
-    version = [(id(t), t.data_ptr(), t._version) for t in tensors]
     copies = _FOLDED.setdefault(network, {})
-    if copies.get((dtype, layout), (None,))[0] != version:
+    if (dtype, layout) not in copies or not copies[dtype, layout][0].is_of(tensors):
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
             # Autocast would convert weights of another type or layout again for every batch.
             folded = _fold(copy.deepcopy(network)).to(dtype, memory_format=layout)
-            copies[dtype, layout] = version, folded.requires_grad_(False)
+            copies[dtype, layout] = Version(tensors), folded.requires_grad_(False)
     return copies[dtype, layout][1]
 
 

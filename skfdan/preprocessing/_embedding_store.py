@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from skfdan.utils.versions import Version
+
 from .cache import FileCache, cache_key
 
 # torch takes seconds to import, and who decodes files needs none.
@@ -187,15 +189,14 @@ def _weights_digest(backbone: torch.nn.Module, trained_from: str | None) -> str:
             for t in module.state_dict(keep_vars=True).values()
         }
         state = {name: t for name, t in state.items() if id(t) in frozen}
-    version = tuple((id(t), t.data_ptr(), t._version) for t in state.values())
     known = _DIGESTS.get(backbone)
-    if known is not None and known[0] == (trained_from, version):
-        return known[1]
+    if known is not None and known[0] == trained_from and known[1].is_of(state.values()):
+        return known[2]
     digest = hashlib.sha256(repr(backbone).encode())
     for name, tensor in state.items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    _DIGESTS[backbone] = (trained_from, version), digest.hexdigest()
+    _DIGESTS[backbone] = trained_from, Version(state.values()), digest.hexdigest()
     return digest.hexdigest()
 
 

@@ -132,6 +132,27 @@ def test_two_halves_make_the_step_of_the_whole_batch(results, name):
         np.testing.assert_allclose(shared[key], value, rtol=1e-4, atol=1e-5, err_msg=key)
 
 
+def test_torch_counts_that_weights_were_received(monkeypatch):
+    """What is made of a network's weights, and kept, is told from stale by that count."""
+
+    class Net:
+        module_ = torch.nn.Linear(2, 3)
+        criterion_ = None
+        device_ = "cpu"
+
+    for name, value in (("RANK", "1"), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("skfdan.classifiers.distributed._check", lambda net: None)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "broadcast", lambda t, source: t.fill_(7.0))
+    before = [p._version for p in Net.module_.parameters()]
+    SharedBatches().on_train_begin(Net)
+    for p, old in zip(Net.module_.parameters(), before, strict=True):
+        assert p._version > old
+        assert (p == 7.0).all()
+        assert p.requires_grad
+
+
 def test_shares_are_disjoint_and_make_the_batch():
     cells = {"visual": np.arange(7.0)[:, None], "audio": 100 + np.arange(10.0)[:, None]}
     samples = {m: ModalitySamples(c, np.arange(len(c))) for m, c in cells.items()}
