@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -94,7 +95,8 @@ def take_dialogues(
     As the modalities, they may have the name of a step of a ColumnTransformer before
     theirs. Columns that are not there are no error.
     """
-    if not isinstance(X, (pd.DataFrame, Mapping)):
+    # One kind of sparse matrix is a dict in older versions of SciPy.
+    if not isinstance(X, (pd.DataFrame, Mapping)) or sparse.issparse(X):
         return X, Dialogues()
     wanted = {"dialogue": dialogue, "speaker": speaker, "order": order}
     found: dict[str, Any] = {}

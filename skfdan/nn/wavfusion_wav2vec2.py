@@ -51,7 +51,9 @@ class _Inserted(nn.Module):
             # large negative number, for the keys that are read.
             keys = attention_mask[:, 0, 0]
             mask = keys if keys.dtype == torch.bool else keys > -1.0
-        return self.gated(x, self.context, self.masks, mask), None
+        out = self.gated(x, self.context, self.masks, mask)
+        # Older versions of transformers take three values apart.
+        return (out, None, None) if "output_attentions" in kwargs else (out, None)
 
 
 def _whole_layers(weights: dict[str, Tensor]) -> dict[str, Tensor]:

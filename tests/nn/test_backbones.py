@@ -377,7 +377,7 @@ def test_inference_in_bfloat16_gives_nearly_what_the_network_gives(name, images)
 def test_batch_normalisation_is_not_run_in_inference():
     network = with_statistics("resnet18")
     images = torch.rand(2, 3, 32, 32)
-    with torch.inference_mode(), torch.profiler.profile() as profile:
+    with torch.inference_mode(), torch.profiler.profile(acc_events=True) as profile:
         embed(network, images)
     names = {event.key for event in profile.key_averages()}
     assert "aten::conv2d" in names
