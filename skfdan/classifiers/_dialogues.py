@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
 import torch
-from scipy.sparse import coo_array
+from scipy.sparse import coo_array, issparse
 from scipy.sparse.csgraph import connected_components
 
 from skfdan.classifiers._batches import JointBatch, gather, load_each, n_rows
@@ -96,7 +95,7 @@ def take_dialogues(
     theirs. Columns that are not there are no error.
     """
     # One kind of sparse matrix is a dict in older versions of SciPy.
-    if not isinstance(X, (pd.DataFrame, Mapping)) or sparse.issparse(X):
+    if not isinstance(X, (pd.DataFrame, Mapping)) or issparse(X):
         return X, Dialogues()
     wanted = {"dialogue": dialogue, "speaker": speaker, "order": order}
     found: dict[str, Any] = {}
