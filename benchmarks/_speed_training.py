@@ -45,6 +45,7 @@ def backbone_ratios(options) -> list[Ratio]:
             times["ours"],
             0.95,
             images_per_second=float(n / np.median(times["ours"])),
+            images_per_batch=float(n),
         ),
         ratio("ResNet-34, default (NCHW) / ours, float32", times["default"], times["ours"]),
     ]

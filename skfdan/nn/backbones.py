@@ -130,7 +130,7 @@ def embed(
     be in a batch must not show in a clip's result, so a lone image goes in twice. In
     training, batch normalisation cannot do with one value either.
 
-    A frozen network (in evaluation mode, none of its weights with ``requires_grad``) is run by
+    A frozen network (in evaluation mode, no weight with ``requires_grad``, no hook) is run by
     a copy that has its batch normalisation in the weights of the convolutions, and all of them
     in the type and layout that they are needed in; the last digits differ. The copy is kept as
     long as the network, and is made anew when torch has counted a change of its weights.
@@ -191,6 +191,8 @@ def _for_inference(
         return network
     if torch.is_grad_enabled() and images.requires_grad:
         return network
+    if any(m._forward_hooks or m._forward_pre_hooks for m in network.modules()):
+        return network  # who watches its modules wants to see them run
     device = images.device.type
     low = torch.is_autocast_enabled(device)
     if not low and isinstance(network, VGG):  # nothing to gain

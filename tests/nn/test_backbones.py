@@ -397,6 +397,19 @@ def test_where_a_gradient_is_wanted_it_is_there(wanted):
     assert (images if wanted == "images" else next(network.parameters())).grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook"])
+def test_hooks_are_called(register):
+    network = with_statistics("resnet18")
+    images, seen = torch.rand(2, 3, 32, 32), []
+    with torch.inference_mode():
+        embed(network, images)
+        hook = getattr(network.layer4, register)(lambda *args: seen.append(args))
+        embed(network, images)
+        hook.remove()
+        embed(network, images)
+    assert len(seen) == 1
+
+
 def test_what_is_trained_is_never_stale():
     """Fused optimisers, the default here, change weights without torch's counting it."""
     torch.manual_seed(0)

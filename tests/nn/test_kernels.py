@@ -171,7 +171,8 @@ def test_a_second_derivative_is_refused_in_words():
         torch.autograd.grad(value, z_s, create_graph=True)
 
 
-# The compiler of torch 2.11.
+# To read an autograd function, the compiler of torch 2.11 makes an instance of it, of which torch
+# itself warns.
 @pytest.mark.filterwarnings("ignore:.* should not be instantiated:DeprecationWarning")
 def test_torch_compile_takes_it_whole():
     z_s, z_t, weights = batch(6, 7)

@@ -20,6 +20,7 @@ from skfdan.nn import (
     wavfusion_loss,
 )
 from skfdan.nn.lvc import Encoding, MultiHead
+from skfdan.nn.wavfusion_wav2vec2 import _Inserted
 
 WIDTHS = {"audio": 6, "text": 5, "visual": 8}
 
@@ -436,6 +437,17 @@ def test_wav2vec2_without_context_is_the_original(kind, n_deep):
         assert torch.equal(frames, expected)
         # What is frozen does not drop anything in training either.
         assert torch.equal(net.train().audio(x, LONG)[1], expected)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_inserted_layers_give_as_many_values_as_are_taken_apart(kind):
+    net = WavFusionWav2Vec2(3, MODELS[kind](), {"text": 5}, n_deep=1, hidden=4, n_heads=2).eval()
+    (inserted,) = (m for m in net.modules() if isinstance(m, _Inserted))
+    x = randn(2, 7, inserted.embed_dim).float()
+    now, _ = inserted(x, attention_mask=None)
+    before, _, _ = inserted(x, attention_mask=None, output_attentions=False)  # transformers 5.8
+    assert torch.equal(now, before)
+    assert now.shape == x.shape
 
 
 @pytest.mark.parametrize("kind", MODELS)
