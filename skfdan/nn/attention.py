@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from skfdan.nn.products import Linear
 from skfdan.table import MODALITIES
 
 __all__ = ["CrossAttentionLayer", "cross_attention", "other_modality"]
@@ -63,12 +64,12 @@ class _Side(nn.Module):
 
     def __init__(self, d: int, ffn_dim: int, dropout: float):
         super().__init__()
-        self.query = nn.Linear(d, d, bias=False)
-        self.key = nn.Linear(d, d, bias=False)
-        self.value = nn.Linear(d, d, bias=False)
+        self.query = Linear(d, d, bias=False)
+        self.key = Linear(d, d, bias=False)
+        self.value = Linear(d, d, bias=False)
         self.norm1 = nn.LayerNorm(d)
         self.ffn = nn.Sequential(
-            nn.Linear(d, ffn_dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(ffn_dim, d)
+            Linear(d, ffn_dim), nn.ReLU(), nn.Dropout(dropout), Linear(ffn_dim, d)
         )
         self.norm2 = nn.LayerNorm(d)
 

@@ -12,6 +12,7 @@ from skfdan.nn.attention import CrossAttentionLayer
 from skfdan.nn.backbones import make_backbone
 from skfdan.nn.encoders import Embedded, EncoderMixin
 from skfdan.nn.inputs import InputNorm, InputSpec
+from skfdan.nn.products import Linear
 
 __all__ = ["FDANNet", "FDANOutput"]
 
@@ -134,12 +135,12 @@ class FDANNet(EncoderMixin, nn.Module):
                 shared = (network, n_features) if shared_backbone else None
             self.backbones[modality] = network
             self.bottlenecks[modality] = nn.Sequential(
-                nn.Linear(n_features, bottleneck), nn.ReLU(), nn.Dropout(dropout)
+                Linear(n_features, bottleneck), nn.ReLU(), nn.Dropout(dropout)
             )
         self.layers = nn.ModuleList(
             CrossAttentionLayer(bottleneck, n_heads, ffn_dim, dropout) for _ in range(n_layers)
         )
-        self.classifier = nn.Linear(bottleneck, n_classes)
+        self.classifier = Linear(bottleneck, n_classes)
         self.freeze_backbones()
 
     def encode(self, modality: str, x: Tensor | Embedded) -> Tensor:

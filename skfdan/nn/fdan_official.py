@@ -13,6 +13,7 @@ from skfdan.nn.backbones import make_backbone
 from skfdan.nn.encoders import Embedded, EncoderMixin
 from skfdan.nn.fdan import FDANOutput
 from skfdan.nn.inputs import InputNorm, InputSpec
+from skfdan.nn.products import Linear
 
 __all__ = ["OfficialFDANNet"]
 
@@ -25,13 +26,13 @@ class _FrozenAttention(nn.Module):
     def __init__(self, d: int):
         super().__init__()
         inner = _HEADS * _HEAD_DIM
-        self.project_in = nn.Linear(d, d)
+        self.project_in = Linear(d, d)
         self.norm = nn.LayerNorm(d)
-        self.query = nn.Linear(d, inner, bias=False)
-        self.key = nn.Linear(d, inner, bias=False)
-        self.value = nn.Linear(d, inner, bias=False)
-        self.out = nn.Linear(inner, d)
-        self.project_out = nn.Linear(d, d)
+        self.query = Linear(d, inner, bias=False)
+        self.key = Linear(d, inner, bias=False)
+        self.value = Linear(d, inner, bias=False)
+        self.out = Linear(inner, d)
+        self.project_out = Linear(d, d)
         self.requires_grad_(False)
 
     def forward(self, own: Tensor, other: Tensor) -> Tensor:
@@ -108,9 +109,9 @@ class OfficialFDANNet(EncoderMixin, nn.Module):
             self.backbone, n_features = nn.Identity(), specs[0].n_features
         else:
             self.backbone, n_features = make_backbone(backbone, weights)
-        self.bottleneck = nn.Sequential(nn.Linear(n_features, bottleneck), nn.ReLU())
+        self.bottleneck = nn.Sequential(Linear(n_features, bottleneck), nn.ReLU())
         self.attention = nn.ModuleDict({m: _FrozenAttention(bottleneck) for m in inputs})
-        self.classifier = nn.Linear(bottleneck, n_classes)
+        self.classifier = Linear(bottleneck, n_classes)
         self.freeze_backbones()
 
     def backbone_of(self, modality: str) -> nn.Module:

@@ -15,6 +15,7 @@ from skfdan.nn.attention import other_modality
 from skfdan.nn.fdan import FDANNet, FDANOutput
 from skfdan.nn.kernels import kernel_discrepancy
 from skfdan.nn.losses import _signed_class_weights
+from skfdan.nn.products import stacked_product
 
 __all__ = ["StackedHeads", "stacked_discrepancy"]
 
@@ -210,19 +211,17 @@ class _Linear(torch.autograd.Function):
         x = x.expand(len(weight), *x.shape[-2:])  # of a first layer, (n, d) for all networks
         ctx.save_for_backward(x, weight)
         ctx.into = of_weight, of_bias
-        if bias is None:
-            return torch.bmm(x, weight.mT)
-        return torch.baddbmm(bias[:, None], x, weight.mT)
+        return stacked_product(x, weight, bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
         x, weight = ctx.saved_tensors
         of_weight, of_bias = ctx.into
-        torch.bmm(gradient.mT, x, out=of_weight)
+        stacked_product(gradient.mT, x.mT, out=of_weight)
         if of_bias is not None:
             torch.sum(gradient, 1, out=of_bias)
-        of_x = torch.bmm(gradient, weight) if ctx.needs_input_grad[0] else None
+        of_x = stacked_product(gradient, weight.mT) if ctx.needs_input_grad[0] else None
         return of_x, None, None, None, None
 
 
