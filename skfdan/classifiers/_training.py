@@ -242,7 +242,7 @@ class TrainingMixin:
         """Notice a last step that has ruined the weights after its loss was computed."""
         for name, p in self.module_.named_parameters():
             # A sum takes a fraction of the time, and what is not finite shows in it.
-            if not torch.isfinite(p.sum()) and not bool(torch.isfinite(p).all()):
+            if not math.isfinite(number(p.sum())) and not bool(torch.isfinite(p).all()):
                 raise DivergenceError(
                     f"Training diverged: after epoch {len(self.history_)} the weights {name} hold "
                     "NaN or infinite values. Lower lr or momentum."

@@ -54,6 +54,7 @@ def _is_faster(x: Tensor, weight: Tensor, n_multiplications: int) -> bool:
         and x.device.type == weight.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
+        and not torch._C._are_functorch_transforms_active()
         and not torch.compiler.is_compiling()
     )
 
@@ -99,18 +100,12 @@ class Linear(nn.Linear):
 
 
 class _Linear(torch.autograd.Function):
+    # Without setup_context, which vmap and jacrev would need and which costs as much time as it
+    # saves: they get torch's layer.
     @staticmethod
-    def forward(x, weight, bias):
-        return _product(x, weight, bias)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        x, weight, _ = inputs
+    def forward(ctx, x, weight, bias):
         ctx.save_for_backward(x, weight)
-
-    @staticmethod
-    def vmap(info, in_dims, x, weight, bias):
-        return torch.func.vmap(F.linear, in_dims)(x, weight, bias), 0
+        return _product(x, weight, bias)
 
     @staticmethod
     def backward(ctx, gradient):

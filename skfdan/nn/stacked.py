@@ -21,6 +21,9 @@ __all__ = ["StackedHeads", "stacked_discrepancy"]
 
 #: Parameters start at multiples of so many numbers, for aligned access.
 _ALIGN = 16
+#: All three projections of a modality read the same features: side by side, they are one product.
+_ALL_THREE = "query+key+value"
+_FOLLOWING = ("key.weight", "value.weight")
 
 
 class StackedHeads:
@@ -71,25 +74,41 @@ class StackedHeads:
         end = 0
         for name, p in first.named_parameters():
             if p.requires_grad and _is_used(name, list(first.inputs)):
+                if not name.endswith(_FOLLOWING):
+                    end = _aligned(end)
                 self.places[name] = (end, p.shape)
-                end += -(-p.numel() // _ALIGN) * _ALIGN
+                end += p.numel()
+        end = _aligned(end)
         like = first.classifier.weight
         self.values = like.new_zeros(len(networks), end).detach()
         self.gradients = torch.zeros_like(self.values)
         self.rows = [nn.Parameter(row) for row in self.values]
         for row, gradient in zip(self.rows, self.gradients, strict=True):
             row.grad = gradient
-        self._weights = {name: w.requires_grad_() for name, w in self._split(self.values).items()}
-        self._gradients = self._split(self.gradients)
         with torch.no_grad():
-            for name, w in self._weights.items():
+            for name, w in self._split(self.values).items():
                 w.copy_(torch.stack([net.get_parameter(name) for net in networks]))
+        self._weights, self._gradients = (
+            self._split(t) | self._projections(t) for t in (self.values, self.gradients)
+        )
+        for w in self._weights.values():
+            w.requires_grad_()
 
     def _split(self, values: Tensor) -> dict[str, Tensor]:
         """Return the parts of (..., n_parameters), by the name of the parameter."""
         return {
             name: values[..., start : start + shape.numel()].view(*values.shape[:-1], *shape)
             for name, (start, shape) in self.places.items()
+        }
+
+    def _projections(self, values: Tensor) -> dict[str, Tensor]:
+        """Return the weights of query, key and value of each modality and layer as one."""
+        return {
+            name.replace("query", _ALL_THREE): values[:, start : start + 3 * shape.numel()].view(
+                len(values), 3 * shape[0], shape[1]
+            )
+            for name, (start, shape) in self.places.items()
+            if name.endswith("query.weight")
         }
 
     def write_back(self, i: int, network: nn.Module) -> None:
@@ -144,18 +163,18 @@ class StackedHeads:
     def _layer(self, i: int, z: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Eq. 2-4, see :class:`skfdan.nn.CrossAttentionLayer`."""
         layer, out = self.first.layers[i], {}
+        projected = {
+            m: [
+                _heads(part, layer.n_heads)
+                for part in self._linear(x, f"layers.{i}.{m}.{_ALL_THREE}").chunk(3, 2)
+            ]
+            for m, x in z.items()
+            if len(z) > 1
+        }
         for m, x in z.items():
             side, own = getattr(layer, m), f"layers.{i}.{m}"
-            partner, source = z.get(other_modality(m)), f"layers.{i}.{other_modality(m)}"
-            if partner is not None:
-                q, k, v = (
-                    _heads(self._linear(of, name), layer.n_heads)
-                    for of, name in (
-                        (x, f"{own}.query"),
-                        (partner, f"{source}.key"),
-                        (partner, f"{source}.value"),
-                    )
-                )
+            if projected:
+                q, (_, k, v) = projected[m][0], projected[other_modality(m)]
                 weights = torch.softmax(q @ k.mT / q.shape[-1] ** 0.5, dim=-1)
                 x = x + (weights @ v).transpose(1, 2).reshape(x.shape)
             x = self._norm(x, f"{own}.norm1", side.norm1)
@@ -185,6 +204,10 @@ class StackedHeads:
         if dropout.p == 0.0:
             return x
         return x * F.dropout(torch.ones_like(x[0]), dropout.p)
+
+
+def _aligned(place: int) -> int:
+    return -(-place // _ALIGN) * _ALIGN
 
 
 def _is_used(name: str, modalities: list[str]) -> bool:
