@@ -13,7 +13,7 @@ from sklearn.utils import check_random_state
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from skfdan.classifiers._batches import Batch, relative_spread
+from skfdan.classifiers._batches import SPREAD_EVERY, Batch, relative_spread
 from skfdan.classifiers._samples import Samples
 from skfdan.classifiers._training import diverged
 from skfdan.classifiers.base import count_classes
@@ -231,11 +231,11 @@ def _epoch(heads: list[_Head], networks: StackedHeads, batches) -> list[tuple[Ba
         loss.sum().backward()
         for optimizer in running:
             optimizer.step()
-        spread = [
-            relative_spread(z[-1].detach()) for z in output.layers.values() if z[-1].shape[1] > 1
-        ]
-        if spread:
-            terms["feature_std"] = torch.stack(spread).amin(0)
+        features = []
+        if len(records) % SPREAD_EVERY == 0:
+            features = [z[-1].detach() for z in output.layers.values() if z[-1].shape[1] > 1]
+        if features:
+            terms["feature_std"] = torch.stack([*map(relative_spread, features)]).amin(0)
         records.append((batch, {"train_loss": loss} | terms))
     return [(batch, {k: v.detach().cpu().numpy() for k, v in t.items()}) for batch, t in records]
 

@@ -19,6 +19,7 @@ from sklearn.utils import compute_class_weight
 from skorch.callbacks import EpochTimer, PrintLog
 
 from skfdan.classifiers._batches import (
+    SPREAD_EVERY,
     Batch,
     Batches,
     EpochMeans,
@@ -333,21 +334,22 @@ class TrainingMixin:
         **fit_params : dict
             More arguments of ``step_fn``.
         """
-        if not self._on_cuda():
-            super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
-            return
+        later = self._on_cuda()
         unread = []
         for batch in iterator:
             self.notify("on_batch_begin", batch=batch, training=training)
             step = step_fn(batch, **fit_params)
-            self.history_.record_batch(f"{prefix}_loss", step["loss"].detach())
+            loss = step["loss"].detach()
+            self.history_.record_batch(f"{prefix}_loss", loss if later else number(loss))
             self.history_.record_batch(f"{prefix}_batch_size", len(batch[0]))
             self.notify("on_batch_end", batch=batch, training=training, **step)
-            unread.append(batch[0].origin)
+            if later:
+                unread.append(batch[0].origin)
             if len(unread) == _UNREAD_STEPS:
                 self._read_steps(unread)
                 unread = []
-        self._read_steps(unread)
+        if unread:
+            self._read_steps(unread)
         self.history_.record(f"{prefix}_batch_count", len(self.history_[-1]["batches"]))
 
     def _read_steps(self, origins: list) -> None:
@@ -373,7 +375,9 @@ class TrainingMixin:
         y_true = {m: y.to(self.device_, non_blocking=True) for m, y in y_true.items()}
         loss, terms = self._loss_terms(y_pred, y_true)
         if training:
-            features = [z[-1].detach() for z in y_pred.layers.values() if len(z[-1]) > 1]
+            features = []
+            if (len(self.history_[-1]["batches"]) - 1) % SPREAD_EVERY == 0:
+                features = [z[-1].detach() for z in y_pred.layers.values() if len(z[-1]) > 1]
             if self._on_cuda():  # run_single_epoch reads and checks them
                 if features:
                     terms["feature_std"] = torch.stack([*map(relative_spread, features)]).amin()
@@ -396,6 +400,8 @@ class TrainingMixin:
         weights = self._class_weights.get(modality)
         if weights is not None:
             weights = weights.to(y.device, non_blocking=True)
+        elif not self._on_cuda() and len(y) and int(y.amax()) >= 0:
+            return torch.nn.functional.cross_entropy(logits, y, ignore_index=-1)
         # Without asking whether any label lacks: the CPU would wait for another device's answer.
         total = torch.nn.functional.cross_entropy(
             logits, y, weights, ignore_index=-1, reduction="sum"

@@ -212,7 +212,7 @@ class FDANClassifier(FDANRecipes, BankMixin, ModalityClassifier):
         A row an epoch: ``train_loss``, its terms ``ce_audio``, ``ce_visual``,
         the adaptation loss under its name, such as ``lmmd`` (unweighted), and
         ``alpha`` (as used), with ``"daan"`` its factor ``mu``, ``feature_std``
-        (spread of the features over a batch, relative to their size),
+        (spread of the features over a batch, relative to their size; of every fourth batch),
         ``valid_uar`` with early stopping, ``dur`` in seconds.
     reference_bank_ : dict of modality to ndarray of shape (n_layers, n_bank, bottleneck)
         Features that stand in for a modality at prediction.

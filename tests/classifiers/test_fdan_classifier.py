@@ -37,6 +37,39 @@ def test_loss_is_equation_9(clips):
     assert row["feature_std"] > 0
 
 
+def test_the_spread_of_features_is_the_mean_of_every_fourth_batch(clips):
+    spreads, sizes = [], []
+
+    class Watching(FDANClassifier):
+        def get_loss(self, y_pred, y_true, X=None, training=False):
+            last = [z[-1].detach().double().numpy() for z in y_pred.layers.values()]
+            spreads.append(min(np.linalg.norm(z - z.mean(0)) / np.linalg.norm(z) for z in last))
+            sizes.append(len(X))
+            return super().get_loss(y_pred, y_true, X, training)
+
+    X_vis, X_aud, y = clips
+    clf = Watching(**QUICK | {"max_epochs": 1, "batch_size": 3}).fit(X_vis, X_aud, y)
+    assert len(sizes) > 4
+    expected = np.average(spreads[::4], weights=sizes[::4])
+    assert clf.history_[-1]["feature_std"] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("weights", [None, torch.tensor([1.0, 2.0, 4.0])])
+@pytest.mark.parametrize("y", [[0, 2, 1, 1], [0, -1, 1, -1], [-1, -1, -1, -1], []])
+def test_cross_entropy_is_the_mean_of_the_labelled(clips, weights, y):
+    clf = FDANClassifier(**QUICK | {"max_epochs": 1}).fit(*clips)
+    clf._class_weights = {"audio": weights}
+    y = torch.tensor(y, dtype=torch.long)
+    logits = torch.randn(len(y), 3, requires_grad=True)
+    log_p = np.log(torch.softmax(logits, 1).detach().double().numpy())
+    w = np.ones(3) if weights is None else weights.numpy()
+    each = [-w[c] * log_p[i, c] for i, c in enumerate(y.tolist()) if c >= 0]
+    loss = clf._cross_entropy("audio", logits, y)
+    loss.backward()
+    assert loss.item() == pytest.approx(np.mean(each) if each else 0.0, rel=1e-5)
+    assert torch.isfinite(logits.grad).all()
+
+
 def test_alpha_aligns_the_modalities(clips):
     X_vis, X_aud, y = clips
     end = {
