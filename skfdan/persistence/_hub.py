@@ -266,15 +266,18 @@ def _readable_errors(
     # What the HTTP library raises below huggingface_hub: requests before 1.0, then others, of
     # which HfHubHTTPError inherits; OfflineModeIsEnabled is a ConnectionError.
     transport = (ConnectionError, requests.RequestException, errors.HfHubHTTPError.__mro__[1])
+    cache = cache_dir or hub.constants.HF_HUB_CACHE
+    offline = (
+        f"and {repo_id} is not in the cache {cache}. Offline, use a cache that has it "
+        "(cache_dir=), or load a copied folder: load_pretrained(folder)."
+    )
     # The order matters: the classes inherit from each other.
     try:
         yield
     except errors.LocalEntryNotFoundError as error:
-        cache = cache_dir or hub.constants.HF_HUB_CACHE
         raise ConnectionError(
             f"The hub at {api.endpoint} did not answer as expected ({error.__cause__ or error}), "
-            f"and {repo_id} is not in the cache {cache}. Offline, use a cache that has it "
-            "(cache_dir=), or load a copied folder: load_pretrained(folder)."
+            f"{offline}"
         ) from error
     except errors.RevisionNotFoundError as error:
         raise FileNotFoundError(
@@ -303,3 +306,9 @@ def _readable_errors(
         ) from error
     except transport as error:
         raise ConnectionError(f"The hub at {api.endpoint} cannot be reached: {error}") from error
+    except RuntimeError as error:
+        # Some versions of huggingface_hub (1.3) close their HTTP client when it finds no network,
+        # and ask it once more.
+        if "client has been closed" not in str(error):
+            raise
+        raise ConnectionError(f"The hub at {api.endpoint} cannot be reached, {offline}") from error

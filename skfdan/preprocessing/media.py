@@ -77,7 +77,7 @@ def read_audio(
     name, kind = sniff(source, limits)
     if kind == "picture":
         raise MediaError(source, f"has no sound: it is a {name} picture")
-    decoded = _decode_sndfile(source, limits) if kind == "sound" else None
+    decoded = _decode_sndfile(source, name, limits) if kind == "sound" else None
     samples, rate = _decode_sound_stream(source, limits) if decoded is None else decoded
     if mono:
         one = samples.shape[1] == 1
@@ -86,7 +86,7 @@ def read_audio(
     return resample(samples, rate, sample_rate or rate, source), sample_rate or rate
 
 
-def _decode_sndfile(path: str, limits: DecodeLimits) -> tuple[np.ndarray, int] | None:
+def _decode_sndfile(path: str, header: str, limits: DecodeLimits) -> tuple[np.ndarray, int] | None:
     """Decode with libsndfile; None for a codec it does not know, or a length it does not."""
     import soundfile
 
@@ -107,7 +107,11 @@ def _decode_sndfile(path: str, limits: DecodeLimits) -> tuple[np.ndarray, int] |
                 return np.multiply(whole, np.float32(2.0**-15), dtype=np.float32), file.samplerate
             return file.read(dtype="float32", always_2d=True), file.samplerate
         except soundfile.LibsndfileError as error:
-            raise MediaError(path, f"cannot be decoded: {error.error_string}") from error
+            raise MediaError(
+                path,
+                f"cannot be decoded: {error.error_string} (its header says {header}); it is cut "
+                "short or damaged: copy it again, or leave it out",
+            ) from error
 
 
 def _decode_sound_stream(path: str, limits: DecodeLimits) -> tuple[np.ndarray, int]:

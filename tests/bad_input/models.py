@@ -1,5 +1,6 @@
 """Saved models, and the hub."""
 
+import importlib
 import json
 import sys
 from contextlib import contextmanager
@@ -93,13 +94,12 @@ def _hub(c: Case):
     c.monkeypatch.setattr(hub.constants, "HF_TOKEN_PATH", str(c.tmp / "no-token"))
     c.monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(c.tmp / "cache"))
     c.monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
+    importlib.import_module("huggingface_hub.utils.tqdm")  # keeps what it finds at its import
     c.monkeypatch.setattr(hub.constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
     return hub
 
 
 def _point_at(c: Case, url: str) -> None:
-    import importlib
-
     hub = _hub(c)
     template = url + "/{repo_id}/resolve/{revision}/{filename}"
     c.monkeypatch.setattr(hub.constants, "ENDPOINT", url)

@@ -74,6 +74,7 @@ def alone(monkeypatch, tmp_path):
     monkeypatch.setattr(hub.constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
     monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
+    importlib.import_module("huggingface_hub.utils.tqdm")  # keeps what it finds at its import
     monkeypatch.setattr(hub.constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # between huggingface_hub's retries
     point_at(closed_port(), monkeypatch)
