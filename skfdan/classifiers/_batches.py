@@ -353,8 +353,8 @@ def read_numbers(records: list[dict]) -> None:
             record[name] = value
 
 
-#: The spread of the features is measured in the first step of so many. In every one, it and what
-#: it is recorded with would be a fiftieth of the time of a small network on the CPU.
+#: The spread of the features is measured in the first step of so many: in every one, it would be
+#: about a hundredth of the time of a small network on the CPU.
 SPREAD_EVERY = 4
 
 

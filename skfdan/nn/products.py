@@ -55,6 +55,7 @@ def _is_faster(x: Tensor, weight: Tensor, n_multiplications: int) -> bool:
         and x.dtype == weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
         and not torch._C._are_functorch_transforms_active()
+        and not torch.jit.is_tracing()
         and not torch.compiler.is_compiling()
     )
 

@@ -155,6 +155,17 @@ def test_compiled_it_is_torchs_layer(calls):
     assert not calls
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_traced_it_is_torchs_layer(calls):
+    ours, plain = pair()
+    x = torch.randn(6, 24)
+    traced = torch.jit.trace(ours, x, check_trace=False)
+    calls.clear()
+    close(traced(x), plain(x))
+    assert not calls
+    assert "^" not in str(traced.graph)  # as functions in Python are written
+
+
 AMD = "vendor_id\t: AuthenticAMD\ncpu family\t: {}\nmodel\t\t: 2\n"
 
 

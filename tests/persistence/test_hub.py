@@ -337,6 +337,22 @@ def test_no_network_names_the_cache_and_the_local_way(alone, tmp_path, classifie
 
 
 @needs_hub
+def test_a_client_that_has_been_closed(alone, monkeypatch, tmp_path):
+    """How huggingface_hub 1.3 fails without a network."""
+
+    def fail(*args, **kwargs):
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(alone.HfApi, "hf_hub_download", fail)
+    message = "Cannot send a request, as the client has been closed."
+    with pytest.raises(ConnectionError, match=r"cannot be reached.*load_pretrained\(folder\)"):
+        persistence.load_from_hub(REPO)
+    message = "something else"
+    with pytest.raises(RuntimeError, match="something else"):
+        persistence.load_from_hub(REPO)
+
+
+@needs_hub
 def test_offline_mode(alone, monkeypatch, tmp_path):
     monkeypatch.setattr(alone.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ConnectionError, match=rf"cache {tmp_path / 'cache'}"):
