@@ -146,16 +146,16 @@ def test_who_goes_by_onednn(calls, monkeypatch):
     assert not asked(Linear(24, 40), x[:5])
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_compiled_it_is_torchs_layer(calls):
+def test_compiled_it_is_torchs_layer(monkeypatch):
+    monkeypatch.setattr(products, "_WORTH", 1)
+    products._onednn.cache_clear()  # a compiler would have to read what it reads
     ours, plain = pair()
     x = torch.randn(6, 24)
     compiled = torch.compile(ours, fullgraph=True, backend="eager")
     close(compiled(x), plain(x))
-    assert not calls
 
 
-@pytest.mark.filterwarnings("ignore")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace")  # deprecated, and still in use
 def test_traced_it_is_torchs_layer(calls):
     ours, plain = pair()
     x = torch.randn(6, 24)

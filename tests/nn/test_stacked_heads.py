@@ -19,7 +19,8 @@ def networks(modalities=("visual", "audio"), **parameters):
     """Three networks of different weights, in float64."""
     torch.manual_seed(0)
     inputs = {m: INPUTS[m] for m in modalities}
-    nets = [FDANNet(3, inputs, bottleneck=8, ffn_dim=11, **parameters) for _ in range(3)]
+    settings = {"bottleneck": 8, "ffn_dim": 11} | parameters
+    nets = [FDANNet(3, inputs, **settings) for _ in range(3)]
     for net in nets:
         for p in net.parameters():  # norms begin with ones and zeros, which hide mistakes
             p.data += 0.3 * torch.randn_like(p)
@@ -51,6 +52,7 @@ def some_loss(output, weights):
         (("visual", "audio"), {}),
         (("visual", "audio"), {"n_layers": 0}),
         (("visual", "audio"), {"n_layers": 2, "n_heads": 4}),
+        (("visual", "audio"), {"bottleneck": 6}),  # 36 weights, no multiple of the alignment
         (("audio",), {"n_layers": 2}),
     ],
 )
