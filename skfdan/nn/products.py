@@ -47,16 +47,18 @@ def _is_zen_5_or_later() -> bool:
     return "AuthenticAMD" in about and family is not None and int(family[1]) >= 26
 
 
-def _is_faster(x: Tensor, weight: Tensor, n_multiplications: int) -> bool:
+def _is_faster(a: Tensor, b: Tensor) -> bool:
+    """Tell whether oneDNN is the better one for ``a bᵀ``, or for each of a stack of them."""
+    # First: what else is asked can't be compiled, nor traced without a warning.
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
     return (
-        not torch.compiler.is_compiling()  # first: a compiler can't read what _onednn reads
-        and n_multiplications >= _WORTH
+        a.shape[-2] * b.shape[-2] * b.shape[-1] >= _WORTH
         and _onednn() is not None
-        and x.device.type == weight.device.type == "cpu"
-        and x.dtype == weight.dtype == torch.float32
+        and a.device.type == b.device.type == "cpu"
+        and a.dtype == b.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
         and not torch._C._are_functorch_transforms_active()
-        and not torch.jit.is_tracing()
     )
 
 
@@ -94,10 +96,9 @@ class Linear(nn.Linear):
         Tensor of shape (..., out_features)
             Rows.
         """
-        weight = self.weight
-        if x.ndim == 2 and _is_faster(x, weight, len(x) * weight.numel()):
-            return _Linear.apply(x, weight, self.bias)
-        return F.linear(x, weight, self.bias)
+        if x.ndim == 2 and _is_faster(x, self.weight):
+            return _Linear.apply(x, self.weight, self.bias)
+        return F.linear(x, self.weight, self.bias)
 
 
 class _Linear(torch.autograd.Function):
@@ -149,7 +150,7 @@ def stacked_product(
     >>> torch.allclose(stacked_product(a, b)[1], a[1] @ b[1].T)
     True
     """
-    if not _is_faster(a, b, a.shape[1] * b[0].numel()):
+    if not _is_faster(a, b):
         if bias is None:
             return torch.bmm(a, b.mT, out=out)
         return torch.baddbmm(bias[:, None], a, b.mT)
