@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,31 @@ __all__ = ["StackedHeads", "stacked_discrepancy"]
 _ALIGN = 16
 #: All three projections of a modality read the same features: side by side, they are one product.
 _ALL_THREE = "query+key+value"
-_FOLLOWING = ("key.weight", "value.weight")
+_EACH = re.compile(r"(query|key|value)(?=\.weight$)")
+
+
+class _Block(NamedTuple):
+    """Where parameters of one shape, one below the other, lie in a row of numbers.
+
+    A matrix that is taller than wide lies there transposed. Matrices come from memory in every
+    product, and processors fetch few long rows sooner than many short ones.
+    """
+
+    start: int
+    shape: torch.Size
+    names: list[str]
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.names) * self.shape.numel()
+
+    def of(self, values: Tensor) -> Tensor:
+        """Return what (..., n_parameters) has of this block."""
+        part = values[..., self.start : self.end]
+        height, *width = len(self.names) * self.shape[0], *self.shape[1:]
+        if len(width) == 1 and height > width[0]:
+            return part.unflatten(-1, (width[0], height)).mT
+        return part.unflatten(-1, (height, *width))
 
 
 class StackedHeads:
@@ -70,14 +95,15 @@ class StackedHeads:
     def __init__(self, networks: Sequence[FDANNet]):
         first = networks[0]
         self.first = first
-        self.places: dict[str, tuple[int, torch.Size]] = {}
+        self._blocks: dict[str, _Block] = {}
         end = 0
         for name, p in first.named_parameters():
-            if p.requires_grad and _is_used(name, list(first.inputs)):
-                if not name.endswith(_FOLLOWING):
-                    end = _aligned(end)
-                self.places[name] = (end, p.shape)
-                end += p.numel()
+            if not (p.requires_grad and _is_used(name, list(first.inputs))):
+                continue
+            whole = _EACH.sub(_ALL_THREE, name)
+            block = self._blocks.setdefault(whole, _Block(_aligned(end), p.shape, []))
+            block.names.append(name)
+            end = block.end
         end = _aligned(end)
         like = first.classifier.weight
         self.values = like.new_zeros(len(networks), end).detach()
@@ -86,49 +112,60 @@ class StackedHeads:
         for row, gradient in zip(self.rows, self.gradients, strict=True):
             row.grad = gradient
         with torch.no_grad():
-            for name, w in self._split(self.values).items():
+            for name, w in self.split(self.values).items():
                 w.copy_(torch.stack([net.get_parameter(name) for net in networks]))
         self._weights, self._gradients = (
-            self._split(t) | self._projections(t) for t in (self.values, self.gradients)
+            {name: block.of(t) for name, block in self._blocks.items()}
+            for t in (self.values, self.gradients)
         )
         for w in self._weights.values():
             w.requires_grad_()
 
-    def _split(self, values: Tensor) -> dict[str, Tensor]:
-        """Return the parts of (..., n_parameters), by the name of the parameter."""
-        return {
-            name: values[..., start : start + shape.numel()].view(*values.shape[:-1], *shape)
-            for name, (start, shape) in self.places.items()
-        }
+    def split(self, values: Tensor) -> dict[str, Tensor]:
+        """Return what numbers such as ``rows[i]`` are of each parameter.
 
-    def _projections(self, values: Tensor) -> dict[str, Tensor]:
-        """Return the weights of query, key and value of each modality and layer as one."""
+        Parameters
+        ----------
+        values : Tensor of shape (..., n_parameters)
+            Numbers of one or more networks.
+
+        Returns
+        -------
+        dict of str to Tensor
+            Views of the shapes of the parameters, by their names.
+        """
         return {
-            name.replace("query", _ALL_THREE): values[:, start : start + 3 * shape.numel()].view(
-                len(values), 3 * shape[0], shape[1]
+            name: part
+            for block in self._blocks.values()
+            for name, part in zip(
+                block.names,
+                block.of(values).split(block.shape[0], dim=values.ndim - 1),
+                strict=True,
             )
-            for name, (start, shape) in self.places.items()
-            if name.endswith("query.weight")
         }
 
     def write_back(self, i: int, network: nn.Module) -> None:
         """Give the i-th network its weights."""
         with torch.no_grad():
-            for name, w in self._split(self.values[i]).items():
+            for name, w in self.split(self.values[i]).items():
                 network.get_parameter(name).copy_(w)
 
     def optimizer_state(self, i: int, state: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         """Return the state of an optimiser of ``rows[i]`` as one of each parameter."""
         split = {
-            key: self._split(value) if torch.is_tensor(value) and value.ndim else value
+            key: self.split(value) if torch.is_tensor(value) and value.ndim else value
             for key, value in state.items()
         }
         return {
             name: {
-                key: value[name].clone() if isinstance(value, dict) else value
+                # Contiguous, as the parameter is.
+                key: value[name].clone(memory_format=torch.contiguous_format)
+                if isinstance(value, dict)
+                else value
                 for key, value in split.items()
             }
-            for name in self.places
+            for block in self._blocks.values()
+            for name in block.names
         }
 
     def __call__(self, features: Mapping[str, Tensor]) -> FDANOutput:
@@ -241,7 +278,10 @@ class _Linear(torch.autograd.Function):
     def backward(ctx, gradient):
         x, weight = ctx.saved_tensors
         of_weight, of_bias = ctx.into
-        stacked_product(gradient.mT, x.mT, out=of_weight)
+        if of_weight.stride(-1) == 1:
+            stacked_product(gradient.mT, x.mT, out=of_weight)
+        else:
+            stacked_product(x.mT, gradient.mT, out=of_weight.mT)
         if of_bias is not None:
             torch.sum(gradient, 1, out=of_bias)
         of_x = stacked_product(gradient, weight.mT) if ctx.needs_input_grad[0] else None

@@ -70,21 +70,33 @@ def test_outputs_and_gradients_are_those_of_each_network(modalities, parameters)
             for z, expected in zip(together.layers[m], alone.layers[m], strict=True):
                 torch.testing.assert_close(z[i], expected)
         some_loss(alone, weights).backward()
-        found = heads.rows[i].grad
+        found = heads.split(heads.rows[i].grad)
+        expected = {n: p.grad for n, p in net.named_parameters() if p.grad is not None}
         # Parameters without a gradient are no part of the stack.
-        assert set(heads.places) == {n for n, p in net.named_parameters() if p.grad is not None}
-        for name, (start, shape) in heads.places.items():
-            torch.testing.assert_close(
-                found[start : start + shape.numel()].view(shape),
-                net.get_parameter(name).grad,
-                msg=name,
-            )
+        assert found.keys() == expected.keys()
+        for name, gradient in expected.items():
+            torch.testing.assert_close(found[name], gradient, msg=name)
+
+
+def test_matrices_lie_in_memory_by_their_longer_side():
+    heads = StackedHeads(networks())
+    matrices = {n: block.of(heads.values) for n, block in heads._blocks.items()}
+    matrices = {n: w for n, w in matrices.items() if w.ndim == 3}
+    assert {n for n, w in matrices.items() if w.stride(2) != 1} == {
+        # 8 -> 24 and 8 -> 11; a bottleneck is 7 -> 8 or 5 -> 8
+        *(f"layers.0.{m}.query+key+value.weight" for m in N),
+        *(f"layers.0.{m}.ffn.0.weight" for m in N),
+        *(f"bottlenecks.{m}.0.weight" for m in N),
+    }
+    for w in matrices.values():
+        assert max(w.stride()[1:]) == max(w.shape[1:])
 
 
 def test_a_frozen_backbone_is_no_part_of_the_stack():
     inputs = {"audio": InputSpec("image")}
     net = FDANNet(3, inputs, backbone="cnn", weights=None, bottleneck=8, backbone_trainable=False)
-    assert not any(name.startswith("backbones") for name in StackedHeads([net]).places)
+    heads = StackedHeads([net])
+    assert not any(name.startswith("backbones") for name in heads.split(heads.values))
 
 
 def test_dropout_drops_what_one_network_would_drop():
@@ -125,6 +137,7 @@ def test_rows_are_optimised_and_given_back(optimizer):
             assert state[name].keys() == alone.state[p].keys()
             for key, value in alone.state[p].items():
                 torch.testing.assert_close(state[name][key], value, msg=f"{key} of {name}")
+                assert state[name][key].stride() == value.stride()
 
 
 @pytest.mark.parametrize("name", ["lmmd", "mmd"])
