@@ -146,6 +146,7 @@ def test_who_goes_by_onednn(calls, monkeypatch):
     assert not asked(Linear(24, 40), x[:5])
 
 
+@pytest.mark.filterwarnings("ignore:Guards may run slower")  # on Python 3.13.0
 def test_compiled_it_is_torchs_layer(monkeypatch):
     monkeypatch.setattr(products, "_WORTH", 1)
     products._onednn.cache_clear()  # a compiler would have to read what it reads
