@@ -122,18 +122,7 @@ class StackedHeads:
             w.requires_grad_()
 
     def split(self, values: Tensor) -> dict[str, Tensor]:
-        """Return what numbers such as ``rows[i]`` are of each parameter.
-
-        Parameters
-        ----------
-        values : Tensor of shape (..., n_parameters)
-            Numbers of one or more networks.
-
-        Returns
-        -------
-        dict of str to Tensor
-            Views of the shapes of the parameters, by their names.
-        """
+        """Return views of (..., n_parameters) in the shapes of the parameters, by their names."""
         return {
             name: part
             for block in self._blocks.values()
