@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.sparse import issparse
-from sklearn.utils import assert_all_finite
+from sklearn.utils import assert_all_finite, check_array
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, validate_data
 
@@ -28,6 +29,7 @@ from skfdan.classifiers._samples import (
     holds_paths,
     is_table,
     missing_cells,
+    n_dim,
     path_rows,
     read_table,
     table_samples,
@@ -58,8 +60,12 @@ class InputMixin:
         """Return X as a modality table, or None if it is an array of samples or numbers."""
         if X is None:
             raise ValueError("X is None; give a modality table, an array, or X_vis= and X_aud=.")
-        if isinstance(X, tuple) and len(X) == 2 and all(np.ndim(part) > 1 for part in X):
+        if isinstance(X, (str, os.PathLike)):
+            raise ValueError(f"X is a single path, {os.fspath(X)!r}; give a list, [{X!r}].")
+        if isinstance(X, tuple) and len(X) == 2 and all(n_dim(p) > 1 or holds_paths(p) for p in X):
             X = dict(zip(MODALITIES, X, strict=True))
+        elif holds_paths(X):
+            X = {self._only_one(): X}
         if issparse(X) or not is_table(X):
             return None
         table = read_table(X, self._single())
@@ -71,23 +77,50 @@ class InputMixin:
             return self.predict_modality
         return "audio" if "audio" in self._modalities else self._modalities[0]
 
+    def _fitted_on_matrix(self) -> bool:
+        """Tell whether training saw a flat matrix; otherwise a matrix is one modality's vectors."""
+        if any(getattr(self, m) is not None for m in self._columns):
+            return True
+        return [spec.n_features for spec in self._specs.values()] == [self.n_features_in_]
+
+    def _only_one(self) -> str:
+        """Return the modality of an X of cells that is no table."""
+        if self.predict_modality == "fused":
+            raise ValueError(
+                'predict_modality="fused" needs both modalities: give a modality table, '
+                "make_table(visual=..., audio=...), not one array."
+            )
+        return self._single()
+
     def _array_samples(self, X: Any, *, reset: bool) -> tuple[Samples, int]:
         """Return the samples of an array of cells or of a flat matrix, and its rows."""
-        single = self._single()
-        n_dim = getattr(X, "ndim", 2)
-        if n_dim > 2 or (n_dim == 1 and getattr(X, "dtype", None) is np.dtype(object)):
-            if self.predict_modality == "fused":
-                raise ValueError(
-                    'predict_modality="fused" needs both modalities: give a modality table, '
-                    "make_table(visual=..., audio=...), not one array."
-                )
+        if isinstance(X, (list, tuple)):
+            cells = any(is_missing(cell) for cell in X)
+        else:
+            cells = getattr(X, "ndim", 0) == 1 and getattr(X, "dtype", None) is np.dtype(object)
+        if not (reset or cells) and n_dim(X) == 2 and not self._fitted_on_matrix():
+            X = self._check_vectors(X)
+            cells = True
+        if cells or n_dim(X) > 2:
+            single = self._only_one()
             samples = array_samples(X, single, "X", self._embedded_as)
             if reset:
                 vars(self).pop("feature_names_in_", None)
                 self.n_features_in_ = 1
             return {single: samples}, int(samples.rows[-1]) + 1
         X = validate_data(self, X, dtype=np.float32, reset=reset)
-        return self._matrix_samples(X, single), len(X)
+        return self._matrix_samples(X, self._single()), len(X)
+
+    def _check_vectors(self, X: Any) -> np.ndarray:
+        """Return a matrix as one modality's vectors, which a training on cells may have seen."""
+        X = check_array(X, dtype=np.float32, estimator=self, input_name="X")
+        spec = self._specs.get(self._only_one())
+        if spec is not None and spec.kind == "image":
+            raise ValueError(
+                f"X is one matrix of shape {X.shape}, but this classifier was fitted on images, "
+                "such as spectrograms. A single one is a list: [X]."
+            )
+        return X
 
     # ------------------------------------------------------------------ tables
 

@@ -203,7 +203,8 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         Parameters
         ----------
         X : DataFrame, mapping, ndarray or list
-            As in :meth:`fit`; only cells of ``predict_modality`` are read.
+            As in :meth:`fit`; only cells of ``predict_modality`` are read. After a
+            training on cells a matrix of numbers is vectors of that modality.
 
         Returns
         -------

@@ -152,7 +152,7 @@ def is_table(X: Any) -> bool:
                 f"modality table has the columns {', '.join(map(repr, _COLUMNS))}."
             )
         return False
-    if isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 2 and X.shape[1] <= 2:
+    if isinstance(X, np.ndarray) and X.dtype.kind in "OUT" and X.ndim == 2 and X.shape[1] <= 2:
         return any(
             cell is None or cell is pd.NA or isinstance(cell, (np.ndarray, str, Path))
             for cell in X.ravel()
@@ -280,11 +280,23 @@ def _plain_vectors(cells: np.ndarray) -> np.ndarray | None:
     return block if np.isfinite(block).all() else None
 
 
+def n_dim(X: Any) -> int:
+    """Count dimensions as NumPy does, but of a list look at one element alone.
+
+    What a list holds need not be of one shape.
+    """
+    if isinstance(X, (list, tuple)):
+        return 1 + next((n_dim(cell) for cell in X if not is_missing(cell)), 0)
+    return np.ndim(X)
+
+
 def holds_paths(X: Any) -> bool:
     """Tell whether X is a sequence of cells of which any is a path."""
-    if isinstance(X, np.ndarray) and X.dtype.kind not in "OUT":
-        return False
-    return np.ndim(X) == 1 and any(isinstance(cell, (str, os.PathLike)) for cell in X)
+    if isinstance(X, np.ndarray):
+        one_column = X.ndim == 1 and X.dtype.kind in "OUT"
+    else:
+        one_column = isinstance(X, (list, tuple)) or getattr(X, "ndim", 0) == 1
+    return one_column and any(isinstance(cell, (str, os.PathLike)) for cell in X)
 
 
 def path_rows(cells: np.ndarray, modality: str) -> list[int]:

@@ -197,8 +197,8 @@ class ModalityClassifier(
             A modality table (canonical), a mapping with the keys ``visual`` and
             ``audio``, an object array (n, 2) of visual and audio cells, a flat
             matrix (n, n_features) of numbers (see ``visual`` and ``audio``), or
-            one array (n, ...) of samples of ``predict_modality``. With a third
-            positional argument: the visual samples.
+            one array (n, ...) or list of samples or paths of ``predict_modality``.
+            With a third positional argument: the visual samples.
         y : array-like of shape (n,)
             Labels, strings or integers. With a third positional argument: the
             audio samples.

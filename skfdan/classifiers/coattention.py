@@ -111,8 +111,8 @@ class CoAttentionClassifier(JointClassifier):
         The trained network, a :class:`skfdan.nn.CoAttentionNet`.
     history_ : skorch.history.History
         A row an epoch: ``train_loss``, ``feature_std`` (spread of the features over a
-        batch, relative to their size), ``valid_uar`` with early stopping, ``dur`` in
-        seconds.
+        batch, relative to their size; of every fourth batch), ``valid_uar`` with early
+        stopping, ``dur`` in seconds.
     report_ : DataFrame
         What ``fit`` could not use: row, file, stage and reason.
     class_count_ : ndarray of shape (n_classes,)

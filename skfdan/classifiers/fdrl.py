@@ -156,9 +156,9 @@ class FDRLClassifier(PretrainedClassifier):
     criterion_ : Module
         The discriminators, a :class:`skfdan.nn.FDRLLoss`.
     history_ : skorch.history.History
-        A row an epoch: ``train_loss``, its unweighted terms, ``mu``,
-        ``feature_std`` (spread of the features over a batch, relative to their
-        size), ``valid_uar`` with early stopping, ``dur`` in seconds.
+        A row an epoch: ``train_loss``, its unweighted terms, ``mu``, ``feature_std``
+        (spread of the features over a batch, relative to their size; of every fourth
+        batch), ``valid_uar`` with early stopping, ``dur`` in seconds.
     report_ : DataFrame
         What ``fit`` could not use: row, file, stage and reason.
     class_count_ : ndarray of shape (n_classes,)

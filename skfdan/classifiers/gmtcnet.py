@@ -105,8 +105,8 @@ class GMTCNetClassifier(ModalityClassifier):
     module_ : GMTCNet
         The trained network.
     history_ : skorch.history.History
-        A row an epoch: ``train_loss``, which is ``ce_audio``, ``feature_std``
-        (spread of the features over a batch, relative to their size),
+        A row an epoch: ``train_loss``, which is ``ce_audio``, ``feature_std`` (spread
+        of the features over a batch, relative to their size; of every fourth batch),
         ``valid_uar`` with early stopping, ``dur`` in seconds.
     report_ : DataFrame
         What ``fit`` could not use: row, file, stage and reason.

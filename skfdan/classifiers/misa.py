@@ -172,10 +172,10 @@ class MISAClassifier(JointClassifier):
     module_ : Module
         The trained network, a :class:`skfdan.nn.MISANet`.
     history_ : skorch.history.History
-        A row an epoch: ``train_loss``, its unweighted terms ``ce``, ``diff``,
-        ``cmd`` and ``recon``, ``feature_std`` (spread of the features over a
-        batch, relative to their size), ``valid_uar`` with early stopping,
-        ``dur`` in seconds.
+        A row an epoch: ``train_loss``, its unweighted terms ``ce``, ``diff``, ``cmd``
+        and ``recon``, ``feature_std`` (spread of the features over a batch, relative to
+        their size; of every fourth batch), ``valid_uar`` with early stopping, ``dur``
+        in seconds.
     report_ : DataFrame
         What ``fit`` could not use: row, file, stage and reason.
     class_count_ : ndarray of shape (n_classes,)

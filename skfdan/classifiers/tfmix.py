@@ -133,8 +133,8 @@ class TFMixClassifier(ModalityClassifier):
     history_ : skorch.history.History
         A row an epoch: ``train_loss``, its terms ``ce_cnn``, ``ce_bilstm`` and
         ``ce_transformer``, ``feature_std`` (spread of the features over a batch,
-        relative to their size), ``valid_uar`` with early stopping, ``dur`` in
-        seconds.
+        relative to their size; of every fourth batch), ``valid_uar`` with early
+        stopping, ``dur`` in seconds.
     report_ : DataFrame
         What ``fit`` could not use: row, file, stage and reason.
     class_count_ : ndarray of shape (n_classes,)

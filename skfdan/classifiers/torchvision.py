@@ -130,8 +130,8 @@ class TorchvisionClassifier(ModalityClassifier):
         The trained networks.
     history_ : skorch.history.History
         A row an epoch: ``train_loss``, its terms ``ce_audio`` and ``ce_visual``,
-        ``feature_std`` (spread of the features over a batch, relative to their
-        size), ``valid_uar`` with early stopping, ``dur`` in seconds.
+        ``feature_std`` (spread of the features over a batch, relative to their size; of
+        every fourth batch), ``valid_uar`` with early stopping, ``dur`` in seconds.
     report_ : DataFrame
         What ``fit`` could not use: row, file, stage and reason.
     class_count_ : ndarray of shape (n_classes,)

@@ -141,8 +141,8 @@ class WavFusionClassifier(PretrainedClassifier):
         The trained network, a :class:`skfdan.nn.WavFusionNet`.
     history_ : skorch.history.History
         A row an epoch: ``train_loss``, its unweighted terms ``ce`` and ``margin``,
-        ``feature_std`` (spread of the features over a batch, relative to their
-        size), ``valid_uar`` with early stopping, ``dur`` in seconds.
+        ``feature_std`` (spread of the features over a batch, relative to their size; of
+        every fourth batch), ``valid_uar`` with early stopping, ``dur`` in seconds.
     report_ : DataFrame
         What ``fit`` could not use: row, file, stage and reason.
     class_count_ : ndarray of shape (n_classes,)

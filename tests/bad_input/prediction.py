@@ -26,6 +26,10 @@ CASES = {
     "`FDANClassifier.predict(X)` with other features than `fit` saw": lambda c: c.fitted(
         "vectors"
     ).predict(c.X[:, :4]),
+    "`FDANClassifier.predict(X)` with one spectrogram": lambda c: c.fitted("voices").predict(
+        c.sound[0]
+    ),
+    "`FDANClassifier.predict(X)` with one path": lambda c: c.fitted("voices").predict("me.wav"),
     "`FDANClassifier.predict(table)` on infinite values": lambda c: c.fitted("voices").predict(
         make_table(audio=np.where(c.sound > 2, np.inf, c.sound))
     ),

@@ -37,6 +37,51 @@ def test_the_forms_of_fit_agree(clips, fitted):
         np.testing.assert_allclose(clf.predict_proba(X_aud), expected, atol=1e-6)
 
 
+def test_samples_may_be_a_list(clips, fitted):
+    X_vis, X_aud, y = clips
+    expected = fitted.predict_proba(X_aud)
+    for X in (list(X_aud), tuple(X_aud), X_aud.tolist(), pd.Series(list(X_aud))):
+        np.testing.assert_allclose(fitted.predict_proba(X), expected, atol=1e-6)
+    alone = FDANClassifier(**QUICK).fit(list(X_aud), y)
+    again = FDANClassifier(**QUICK).fit(X_aud, y)
+    np.testing.assert_allclose(alone.predict_proba(X_aud), again.predict_proba(X_aud), atol=1e-6)
+    assert alone.n_features_in_ == again.n_features_in_ == 1
+    # Sounds of different length give spectrograms of different width.
+    ragged = [x[:, : 8 + i % 3] for i, x in enumerate(X_aud)]
+    clf = FDANClassifier(**QUICK).fit(list(X_vis), ragged, y)
+    table = make_table(visual=X_vis, audio=ragged)
+    by_table = FDANClassifier(**QUICK).fit(table, y).predict_proba(table)
+    for X in (ragged, (X_vis, ragged), table):
+        np.testing.assert_allclose(clf.predict_proba(X), by_table, atol=1e-6)
+    assert clf.score(ragged, y) > 0.9
+
+
+def test_vectors_of_one_modality_are_a_matrix_at_prediction():
+    rng = np.random.default_rng(0)
+    y = np.array(["anger", "joy"] * 20)
+    shift = (y == "joy")[:, None]
+    X_vis, X_aud = (rng.normal(size=(40, d)) + shift for d in (5, 7))
+    clf = FDANClassifier(max_epochs=10, lr=0.05, batch_size=8, random_state=0, verbose=0)
+    clf.fit(X_vis, X_aud, y)
+    expected = clf.predict_proba(make_table(audio=X_aud))
+    frame = pd.DataFrame(X_aud, columns=[f"a{i}" for i in range(7)])
+    for X in (X_aud, list(X_aud), X_aud.tolist(), frame):
+        np.testing.assert_array_equal(clf.predict_proba(X), expected)
+    assert clf.score(X_aud, y) > 0.7
+    with pytest.raises(ValueError, match="shape .5,., but .* fitted on floats of kind vector with"):
+        clf.predict(X_vis)
+    with pytest.raises(ValueError, match="Input X contains NaN"):
+        clf.predict(np.full((3, 7), np.nan))
+    with pytest.raises(ValueError, match="Reshape your data"):
+        clf.predict(X_aud[0])
+    face = copy.copy(clf).set_params(predict_modality="visual")
+    np.testing.assert_array_equal(
+        face.predict_proba(X_vis), face.predict_proba(make_table(visual=X_vis))
+    )
+    with pytest.raises(ValueError, match='"fused" needs both'):
+        face.set_params(predict_modality="fused").predict(X_vis)
+
+
 def test_unpaired_forms_agree(clips):
     X_vis, X_aud, y = clips
     X_vis3, y_vis = np.concatenate([X_vis] * 3), np.concatenate([y] * 3)
@@ -205,6 +250,11 @@ def test_bad_prediction_input(clips, fitted):
         fitted.predict(make_table(visual=X_vis, audio=[*X_aud[:2], None, *X_aud[3:]]))
     with pytest.raises(ValueError, match=r"fitted on floats of kind image"):
         fitted.predict(X_aud.astype(np.uint8))
+    with pytest.raises(ValueError, match=r"matrix of shape .* fitted on images.* a list: \[X\]"):
+        fitted.predict(X_aud[0])
+    for X in ([X_aud[0], None], [None, X_aud[0]]):
+        with pytest.raises(ValueError, match=r"X row . is missing"):
+            fitted.predict(X)
     voice = FDANClassifier(**{**QUICK, "max_epochs": 1}).fit(X_aud, y)
     with pytest.raises(ValueError, match=r"fitted without any"):
         voice.set_params(predict_modality="visual").predict(X_vis)

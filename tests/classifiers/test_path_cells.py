@@ -1,8 +1,11 @@
 """Tables of paths given straight to a classifier, and what becomes of files that can't be read."""
 
+import copy
 import warnings
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 from PIL import Image
@@ -78,6 +81,40 @@ def test_paths_are_learned_from_with_default_transformers(files):
     table, y = files
     clf = FDANClassifier(**QUICK).fit(table, y)
     assert clf.score(table, y) > 0.9
+
+
+def test_a_list_of_paths_will_do(files):
+    table, y = files
+    voices = list(table["audio"])
+    clf = FDANClassifier(**SMALL).fit(table, y)
+    expected = clf.predict_proba(table)
+    for X in (
+        voices,
+        [Path(voice) for voice in voices],
+        tuple(voices),
+        np.array(voices),
+        table["audio"],
+        pd.Series(voices, dtype="str"),
+        (list(table["visual"]), voices),
+        np.array([*zip(table["visual"], voices, strict=True)]),
+    ):
+        np.testing.assert_allclose(clf.predict_proba(X), expected, atol=1e-6)
+    alone = FDANClassifier(**SMALL).fit(voices, y)
+    by_table = FDANClassifier(**SMALL).fit(make_table(audio=voices), y)
+    np.testing.assert_allclose(
+        alone.predict_proba(voices), by_table.predict_proba(table), atol=1e-6
+    )
+    faces = copy.copy(clf).set_params(predict_modality="visual")
+    np.testing.assert_allclose(
+        faces.predict_proba(list(table["visual"])), faces.predict_proba(table), atol=1e-6
+    )
+    with pytest.raises(ValueError, match='"fused" needs both'):
+        copy.copy(clf).set_params(predict_modality="fused").predict(voices)
+    with pytest.raises(ValueError, match=r"Row 1 has neither"):
+        clf.predict([voices[0], None])
+    for path in (voices[0], Path(voices[0])):
+        with pytest.raises(ValueError, match=r"X is a single path, .*0\.wav.*; give a list"):
+            clf.predict(path)
 
 
 def test_parameters_of_the_transformers_can_be_searched(files):
