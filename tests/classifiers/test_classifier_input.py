@@ -68,7 +68,7 @@ def test_vectors_of_one_modality_are_a_matrix_at_prediction():
     for X in (X_aud, list(X_aud), X_aud.tolist(), frame):
         np.testing.assert_array_equal(clf.predict_proba(X), expected)
     assert clf.score(X_aud, y) > 0.7
-    with pytest.raises(ValueError, match="shape .5,., but .* fitted on floats of kind vector with"):
+    with pytest.raises(ValueError, match=r"shape .5,., but .* fitted on floats of kind vector"):
         clf.predict(X_vis)
     with pytest.raises(ValueError, match="Input X contains NaN"):
         clf.predict(np.full((3, 7), np.nan))
