@@ -116,6 +116,9 @@ class BackboneEmbedding(OneColumn):
     embeddings of their own; but for that, and for several frames, a classifier on these
     vectors and one with ``backbone_trainable=False`` on the cells are the same.
 
+    ``numpy.stack(vectors[:, 0])`` is the matrix that scikit-learn's other estimators take;
+    the FAQ has it as a step of a pipeline.
+
     ``save_pretrained`` can't save a pipeline with this step; it can save a classifier
     with ``backbone_trainable=False``, which holds its backbone.
 
