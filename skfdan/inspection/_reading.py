@@ -89,7 +89,7 @@ def network_classifier(who: str, estimator: Any) -> tuple[Any, ModalityClassifie
 
 def features_by_modality(who: str, estimator: Any, X: Any, y: Any) -> tuple[Arrays, Arrays]:
     """Return the classifier's features of each modality that X holds, and their labels."""
-    from skfdan.classifiers._samples import missing_cells
+    from skfdan.classifiers._samples import missing_cells, n_dim
 
     prepare, clf = network_classifier(who, estimator)
     if "predict_modality" not in clf.get_params(deep=False):
@@ -113,7 +113,7 @@ def features_by_modality(who: str, estimator: Any, X: Any, y: Any) -> tuple[Arra
     if table is not None:
         rows = {m: np.flatnonzero(~missing_cells(table[m])) for m in MODALITIES if m in clf._specs}
     else:
-        matrix = [m for m in MODALITIES if getattr(clf, m) is not None] if np.ndim(X) == 2 else []
+        matrix = [m for m in MODALITIES if getattr(clf, m) is not None] if n_dim(X) == 2 else []
         rows = {m: np.arange(len(y)) for m in matrix or [clf._single()]}
     features, labels = {}, {}
     for modality, chosen in rows.items():

@@ -63,6 +63,10 @@ def test_every_form_of_input_gives_the_same_points(fitted, table, clips):
             np.testing.assert_allclose(
                 display.embedding[modality], paired.embedding[modality], atol=1e-6
             )
+    ragged = [x[:, : -1 - i % 3] for i, x in enumerate(sound)]  # of different width
+    alone = AlignedSpaceDisplay.from_estimator(fitted, ragged, y)
+    of_table = AlignedSpaceDisplay.from_estimator(fitted, make_table(audio=ragged), y)
+    np.testing.assert_allclose(alone.embedding["audio"], of_table.embedding["audio"], atol=1e-6)
     pipe = make_pipeline(FunctionTransformer(), fitted)
     display = AlignedSpaceDisplay.from_estimator(pipe, table, y)
     np.testing.assert_allclose(display.embedding["audio"], paired.embedding["audio"], atol=1e-6)
