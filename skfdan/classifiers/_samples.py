@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import issparse
 
 from skfdan.classifiers._paths import Decoder, PathCells
 from skfdan.nn.encoders import Embedded
@@ -319,6 +320,8 @@ def array_samples(
     X: Any, modality: str, name: str, embedded: Mapping[str, str] = TEXT_AS_VECTORS
 ) -> ModalitySamples:
     """Read one array (n, ...) or sequence of arrays as the samples of a modality."""
+    if issparse(X):
+        raise TypeError(f"{name} is sparse; dense arrays are needed: {name}.toarray().")
     if (hasattr(X, "iloc") and X.ndim == 2) or hasattr(X, "numpy"):
         X = np.asarray(X)
     if len(X) == 0:

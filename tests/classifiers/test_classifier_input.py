@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.sparse import csr_array
 from sklearn.base import clone
 from skorch.helper import SliceDict
 
@@ -203,6 +204,10 @@ def bad_inputs():
     yield "no vectors", (np.empty((0, 5)), np.empty((0, 5)), []), r"X_vis has no rows"
     yield "no list", ([], [], []), r"X_vis has no rows"
     yield "none", (None, y), r"X is None"
+    yield "sparse", (csr_array(np.eye(8)), np.eye(8), y), r"X_vis is sparse.*X_vis\.toarray"
+    yield "one path", ("a.wav", y), r"X is a single path, 'a\.wav'; give a list, \['a\.wav'\]"
+    yield "ragged", (list(X_vis), [*X_aud[:7], X_aud[7, :0]], y), r"audio cell of row 7 is empty"
+    yield "no audio", ([*X_aud[:7], None], y), r"X row 7 is missing"
 
 
 @pytest.mark.parametrize(
