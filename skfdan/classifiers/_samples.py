@@ -382,7 +382,7 @@ def _cell_samples(
             f'example make_pipeline(ColumnTransformer([("{modality}", {step}, ["{modality}"])]), '
             "FDANClassifier())."
         )
-    cell = np.asarray(cell)
+    cell = _one_array(cell, where)
     if cell.size == 0:
         raise ValueError(f"The {where} is empty: it has shape {cell.shape}.")
     if cell.dtype != np.uint8:
@@ -411,7 +411,7 @@ def _embedding(cell: Any, modality: str, where: str, kind: str) -> np.ndarray:
             f"The {where} is the {what} {str(cell)!r:.60}; this classifier reads embeddings. Put "
             f"{encoder}() before it, or give vectors (d,) or sequences (T, d)."
         )
-    cell = np.asarray(cell)
+    cell = _one_array(cell, where)
     if cell.ndim not in (1, 2) or cell.size == 0 or cell.dtype == np.uint8:
         raise ValueError(
             f"The {where} is {_describe(cell)}; a vector (d,) or a sequence (T, d) of an encoder "
@@ -423,6 +423,17 @@ def _embedding(cell: Any, modality: str, where: str, kind: str) -> np.ndarray:
     if kind == "sequence":
         return cell[None] if cell.ndim == 1 else cell
     return cell if cell.ndim == 1 else cell.mean(0, dtype=np.float64).astype(np.float32)
+
+
+def _one_array(cell: Any, where: str) -> np.ndarray:
+    try:
+        return np.asarray(cell)
+    except ValueError:
+        raise ValueError(
+            f"The {where} is a {type(cell).__name__} of what differs in shape, but a cell is one "
+            "array. Faces and voices are arguments of their own, fit(X_vis, X_aud, y), or columns "
+            "of a table, make_table(visual=..., audio=...)."
+        ) from None
 
 
 def _check_image(image: np.ndarray, modality: str, where: str) -> None:

@@ -25,7 +25,7 @@ from skfdan.classifiers._params import (
 )
 from skfdan.classifiers._persistence import PersistenceMixin
 from skfdan.classifiers._prediction import PredictionMixin
-from skfdan.classifiers._samples import TEXT_AS_VECTORS, Samples
+from skfdan.classifiers._samples import TEXT_AS_VECTORS, Samples, n_dim
 from skfdan.classifiers._training import TrainingMixin
 from skfdan.classifiers._validation import hold_out
 from skfdan.nn.fdan import FDANOutput
@@ -323,7 +323,8 @@ class ModalityClassifier(
             As in :meth:`fit`.
         classes : array-like of shape (n_classes,), default=None
             All labels that will ever come; needed at the first call only, and
-            taken from ``y`` there if left out.
+            taken from ``y`` there if left out. The third argument, as everywhere in
+            scikit-learn: two modalities are given by name.
         y_true, X_vis, X_aud, y_vis, y_aud
             As in :meth:`fit`.
 
@@ -334,6 +335,12 @@ class ModalityClassifier(
         """
         first = not self.__sklearn_is_fitted__()
         self._check_params()
+        wide = n_dim(y) > 1 and getattr(y, "shape", ())[1:] != (1,)
+        if wide and classes is not None and y_true is None:
+            raise ValueError(
+                "y has more than one dimension. The third argument of partial_fit is classes: give "
+                "two modalities by name, partial_fit(X_vis=..., X_aud=..., y=...)."
+            )
         samples, y = self._read_training(
             *(X, y, y_true, X_vis, X_aud, y_vis, y_aud),
             reset=first,

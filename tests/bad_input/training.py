@@ -314,6 +314,9 @@ CASES = {
     "`FDANClassifier().partial_fit(X, y, classes=...)` with other classes": lambda c: c.fitted(
         "vectors"
     ).partial_fit(c.X, c.y, classes=["joy", "fear"]),
+    "`FDANClassifier().partial_fit(X_vis, X_aud, y)`": lambda c: fdan().partial_fit(
+        c.faces, c.sound, c.y
+    ),
     '`FDANClassifier(class_weight="balanced").partial_fit(X, y)`': lambda c: _partial(
         c, class_weight="balanced"
     ),

@@ -207,6 +207,9 @@ def bad_inputs():
     yield "sparse", (csr_array(np.eye(8)), np.eye(8), y), r"X_vis is sparse.*X_vis\.toarray"
     yield "one path", ("a.wav", y), r"X is a single path, 'a\.wav'; give a list, \['a\.wav'\]"
     yield "ragged", (list(X_vis), [*X_aud[:7], X_aud[7, :0]], y), r"audio cell of row 7 is empty"
+    pairs = [*zip(X_vis, X_aud, strict=True)]
+    yield "pairs", (pairs, y), r"audio cell of row 0 is a tuple .* fit\(X_vis, X_aud, y\)"
+    yield "sound", ([(np.zeros(99), 16000)] * 8, y), r"audio cell of row 0 is a tuple"
     yield "no audio", ([*X_aud[:7], None], y), r"X row 7 is missing"
 
 
