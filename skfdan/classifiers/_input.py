@@ -13,6 +13,15 @@ from sklearn.utils import assert_all_finite, check_array
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, validate_data
 
+from skfdan.classifiers._forms import (
+    check_rows,
+    holds_paths,
+    is_table,
+    missing_cells,
+    n_dim,
+    path_rows,
+    read_table,
+)
 from skfdan.classifiers._paths import (
     REPORT_COLUMNS,
     Decoder,
@@ -21,19 +30,7 @@ from skfdan.classifiers._paths import (
     join_reports,
     unreadable,
 )
-from skfdan.classifiers._samples import (
-    ModalitySamples,
-    Samples,
-    array_samples,
-    check_rows,
-    holds_paths,
-    is_table,
-    missing_cells,
-    n_dim,
-    path_rows,
-    read_table,
-    table_samples,
-)
+from skfdan.classifiers._samples import ModalitySamples, Samples, array_samples, table_samples
 from skfdan.preprocessing._failures import empty_report
 from skfdan.table import MODALITIES, SKIP, TEXT, as_cells, is_missing, make_table
 

@@ -12,19 +12,14 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 from torch.func import functional_call
 
+from skfdan.classifiers._forms import check_rows, missing_cells
 from skfdan.classifiers._paths import (
     CHUNK,
     first_of,
     join_reports,
     unreadable_file,
 )
-from skfdan.classifiers._samples import (
-    ModalitySamples,
-    Samples,
-    check_rows,
-    missing_cells,
-    table_samples,
-)
+from skfdan.classifiers._samples import ModalitySamples, Samples, table_samples
 from skfdan.preprocessing._failures import empty_report
 from skfdan.table import SKIP, as_cells
 from skfdan.utils.threads import one_thread

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,10 +12,11 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import issparse
 
+from skfdan.classifiers._forms import and_more, missing_cells
 from skfdan.classifiers._paths import Decoder, PathCells
 from skfdan.nn.encoders import Embedded
 from skfdan.nn.inputs import InputSpec, Padded, image_spec, resize, some_of
-from skfdan.table import MODALITIES, SKIP, TEXT, as_cells, is_missing, make_table
+from skfdan.table import MODALITIES, TEXT, as_cells, make_table
 
 
 @dataclass
@@ -132,106 +132,8 @@ class ModalitySamples:
 
 Samples = dict[str, ModalitySamples]
 
-#: All that a column of X can be.
-_COLUMNS = (*MODALITIES, TEXT)
-
 #: How most classifiers that know it take text, see :func:`table_samples`.
 TEXT_AS_VECTORS = {TEXT: "vector"}
-
-
-def is_table(X: Any) -> bool:
-    """Tell a modality table (or what a transformer makes of one) from numbers."""
-    if isinstance(X, Mapping):
-        return True
-    if _modality_columns(X):
-        return True
-    if hasattr(X, "iloc") and getattr(X, "ndim", 0) == 2 and len(X):
-        strange = [c for c in X.columns if isinstance(X[c].iloc[0], (np.ndarray, str, Path))]
-        if strange:
-            raise ValueError(
-                f"X has the column {strange[0]!r} of paths or arrays, which is no modality; a "
-                f"modality table has the columns {', '.join(map(repr, _COLUMNS))}."
-            )
-        return False
-    if isinstance(X, np.ndarray) and X.dtype.kind in "OUT" and X.ndim == 2 and X.shape[1] <= 2:
-        return any(
-            cell is None or cell is pd.NA or isinstance(cell, (np.ndarray, str, Path))
-            for cell in X.ravel()
-        )
-    return False
-
-
-def _modality_columns(X: Any) -> dict[str, Any]:
-    """Map modalities to column names; ``audio__audio`` counts as ``audio``."""
-    found: dict[str, Any] = {}
-    for column in getattr(X, "columns", ()):
-        name = str(column).rsplit("__", 1)[-1]
-        if name in _COLUMNS:
-            if name in found:
-                raise ValueError(
-                    f"Both columns {found[name]!r} and {column!r} are {name}; keep one of them."
-                )
-            found[name] = column
-    return found
-
-
-def read_table(X: Any, default: str) -> pd.DataFrame:
-    """Turn a mapping, frame or object array into a modality table.
-
-    ``default`` is the modality of a single unnamed column.
-    """
-    if isinstance(X, Mapping):
-        unknown = [k for k in X if k not in _COLUMNS]
-        if unknown:
-            raise ValueError(
-                f"Unknown modality {unknown[0]!r}: X as a mapping may hold "
-                f"{', '.join(map(repr, _COLUMNS))}."
-            )
-        return make_table(**{k: v for k, v in X.items() if v is not None})
-    columns = _modality_columns(X)
-    if columns:
-        cells = {m: as_cells(X[column]) for m, column in columns.items()}
-    elif X.shape[1] == 2:
-        cells = {m: as_cells(X[:, i]) for i, m in enumerate(MODALITIES)}
-        _refuse_swapped(cells)
-    else:
-        cells = {default: as_cells(X[:, 0])}
-    return make_table(**cells)
-
-
-def _refuse_swapped(cells: dict[str, np.ndarray]) -> None:
-    """Notice unnamed columns in the order audio, visual, as far as cells tell."""
-    first = {
-        m: next((c for c in column if isinstance(c, np.ndarray)), None)
-        for m, column in cells.items()
-    }
-    looks_audio = first["visual"] is not None and first["visual"].dtype.kind == "f"
-    looks_visual = first["audio"] is not None and first["audio"].dtype == np.uint8
-    if looks_visual and (looks_audio or first["visual"] is None):
-        raise ValueError(
-            "Of two columns without names the first is taken as visual and the second as audio, "
-            f"but the second holds bytes of shape {first['audio'].shape}, as faces do. Put "
-            '"visual" first in the ColumnTransformer, or give it set_output(transform="pandas").'
-        )
-
-
-def check_rows(empty: np.ndarray, columns: Collection[str] = MODALITIES) -> None:
-    """Raise a ValueError if a row is empty."""
-    rows = np.flatnonzero(empty).tolist()
-    if rows:
-        none = "neither a visual nor an audio cell"
-        if TEXT in columns:
-            none = "no visual, audio or text cell"
-        raise ValueError(
-            f"Row {rows[0]} has {none}{_and_more(rows)}; drop it, fill "
-            'one of them, or leave such rows out with on_error="missing". If FaceFrames found no '
-            'face there, on_no_face="center" takes the middle of the picture instead.'
-        )
-
-
-def missing_cells(cells: Any) -> np.ndarray:
-    """Return where a column has no cell; a cell to be skipped is none either."""
-    return np.array([cell is SKIP or is_missing(cell) for cell in cells], dtype=bool)
 
 
 def table_samples(
@@ -281,41 +183,6 @@ def _plain_vectors(cells: np.ndarray) -> np.ndarray | None:
     return block if np.isfinite(block).all() else None
 
 
-def n_dim(X: Any) -> int:
-    """Count dimensions as NumPy does, but of a list look at one element alone.
-
-    What a list holds need not be of one shape.
-    """
-    if isinstance(X, (list, tuple)):
-        return 1 + next((n_dim(cell) for cell in X if not is_missing(cell)), 0)
-    return np.ndim(X)
-
-
-def holds_paths(X: Any) -> bool:
-    """Tell whether X is a sequence of cells of which any is a path."""
-    if isinstance(X, np.ndarray):
-        one_column = X.ndim == 1 and X.dtype.kind in "OUT"
-    else:
-        one_column = isinstance(X, (list, tuple)) or getattr(X, "ndim", 0) == 1
-    return one_column and any(isinstance(cell, (str, os.PathLike)) for cell in X)
-
-
-def path_rows(cells: np.ndarray, modality: str) -> list[int]:
-    """Return the rows of a column that hold paths; arrays must not stand beside them."""
-    rows = [i for i, cell in enumerate(cells) if isinstance(cell, (str, os.PathLike))]
-    if rows and len(rows) < (~missing_cells(cells)).sum():
-        other = next(
-            i
-            for i, cell in enumerate(cells)
-            if not (cell is SKIP or is_missing(cell) or isinstance(cell, (str, os.PathLike)))
-        )
-        raise ValueError(
-            f"The {modality} column holds paths (row {rows[0]}) and arrays (row {other}); give it "
-            "one or the other."
-        )
-    return rows
-
-
 def array_samples(
     X: Any, modality: str, name: str, embedded: Mapping[str, str] = TEXT_AS_VECTORS
 ) -> ModalitySamples:
@@ -343,7 +210,7 @@ def array_samples(
     missing = np.flatnonzero(missing_cells(cells)).tolist()
     if missing:
         raise ValueError(
-            f"{name} row {missing[0]} is missing{_and_more(missing)}; a modality that is missing "
+            f"{name} row {missing[0]} is missing{and_more(missing)}; a modality that is missing "
             "for some clips belongs in a table: make_table(visual=..., audio=...)."
         )
     return table_samples(make_table(**{modality: cells}), (modality,), embedded=embedded)[modality]
@@ -480,7 +347,3 @@ def _uniform(cells: list[np.ndarray], rows: np.ndarray, modality: str) -> Modali
 
 def _describe(cell: np.ndarray) -> str:
     return f"{cell.dtype} of shape {cell.shape}"
-
-
-def _and_more(rows: list[int]) -> str:
-    return f" (and {len(rows) - 1} more rows)" if len(rows) > 1 else ""

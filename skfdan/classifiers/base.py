@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from skfdan.classifiers._checkpoint import Checkpoint, fit_identity
 from skfdan.classifiers._embedding import EmbeddingMixin
+from skfdan.classifiers._forms import n_dim
 from skfdan.classifiers._input import InputMixin, encode, plain
 from skfdan.classifiers._params import (
     check_callbacks,
@@ -25,7 +26,7 @@ from skfdan.classifiers._params import (
 )
 from skfdan.classifiers._persistence import PersistenceMixin
 from skfdan.classifiers._prediction import PredictionMixin
-from skfdan.classifiers._samples import TEXT_AS_VECTORS, Samples, n_dim
+from skfdan.classifiers._samples import TEXT_AS_VECTORS, Samples
 from skfdan.classifiers._training import TrainingMixin
 from skfdan.classifiers._validation import hold_out
 from skfdan.nn.fdan import FDANOutput

@@ -89,7 +89,7 @@ def network_classifier(who: str, estimator: Any) -> tuple[Any, ModalityClassifie
 
 def features_by_modality(who: str, estimator: Any, X: Any, y: Any) -> tuple[Arrays, Arrays]:
     """Return the classifier's features of each modality that X holds, and their labels."""
-    from skfdan.classifiers._samples import missing_cells, n_dim
+    from skfdan.classifiers._forms import missing_cells, n_dim
 
     prepare, clf = network_classifier(who, estimator)
     if "predict_modality" not in clf.get_params(deep=False):
