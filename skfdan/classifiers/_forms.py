@@ -118,7 +118,7 @@ def n_dim(X: Any) -> int:
     """
     if isinstance(X, (list, tuple)):
         return 1 + next((n_dim(cell) for cell in X if not is_missing(cell)), 0)
-    return np.ndim(X)
+    return X.ndim if hasattr(X, "ndim") else np.asarray(X).ndim
 
 
 def holds_paths(X: Any) -> bool:
