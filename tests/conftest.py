@@ -21,6 +21,7 @@ os.environ["NUMBA_CACHE_DIR"] = _COMPILED.name
 _COMPILING = ("speech_features", "SpeechFeatures", "test_tfmix", "test_mel", "test_mfcc")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Let one process of several (pytest -n 2 --dist loadgroup) run what librosa compiles for."""
     for item in items:
