@@ -247,7 +247,9 @@ print([name for name in ("torchvision",) if name in sys.modules])
 
 
 @pytest.mark.parametrize(
-    "code", [FORWARD, pytest.param(FIT, marks=pytest.mark.slow)], ids=["forward", "fit"]
+    "code",
+    [FORWARD, pytest.param(FIT, marks=[pytest.mark.slow, pytest.mark.long])],
+    ids=["forward", "fit"],
 )
 def test_torchvision_is_not_imported(code):
     done = subprocess.run(

@@ -74,6 +74,7 @@ def test_accelerate_starts_what_torchrun_does(results, tmp_path, way):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_one_process_where_more_were_asked_for_says_so(results, tmp_path):
     found, messages = written(tmp_path, *accelerate("--cpu"))
     assert {name.split("-")[1] for name in found} == {"alone"}
