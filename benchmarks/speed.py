@@ -22,6 +22,10 @@ from pathlib import Path
 # Before the libraries that read them are imported.
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_variable] = "1"
+# Bytecode is kept, as where people work: else each new process compiles all it imports, which
+# takes longer than the imports that are measured.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 from _speed_cuda import cuda_ratios  # noqa: E402
 from _speed_frontends import face_ratios, import_ratios, mel_ratios, video_ratios  # noqa: E402
