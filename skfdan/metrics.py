@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 from sklearn.metrics import accuracy_score, f1_score, recall_score
+from sklearn.utils.validation import column_or_1d
 
 from skfdan.table import is_missing
 
@@ -61,7 +62,7 @@ def uar_score(y_true, y_pred) -> float:
     0.5
     """
     _check_labels("uar_score", y_true, y_pred)
-    labels = sorted(set(y_true))
+    labels = np.unique(column_or_1d(y_true))
     return float(recall_score(y_true, y_pred, labels=labels, average="macro", zero_division=0))
 
 

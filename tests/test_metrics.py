@@ -1,7 +1,9 @@
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from sklearn.dummy import DummyClassifier
 from sklearn.metrics import balanced_accuracy_score, get_scorer, get_scorer_names, recall_score
 from sklearn.model_selection import cross_validate
@@ -43,6 +45,19 @@ def test_scores_are_plain_floats_between_nought_and_one(score):
     assert type(score(y, y)) is float
     assert score(y, y) == 1.0
     assert score(y, (y + 1) % 3) == 0.0
+
+
+@pytest.mark.parametrize(
+    "container", [torch.tensor, pd.Series, pd.Categorical, lambda y: np.array(y)[:, None]]
+)
+def test_labels_come_in_any_container(container):
+    y_true, y_pred = [0, 0, 1, 1, 2], [0, 0, 1, 2, 2]
+    scores = [score(y_true, y_pred) for score in (war_score, uar_score, weighted_f1_score)]
+    assert scores[:2] == [0.8, pytest.approx(2.5 / 3)]
+    y_true, y_pred = container(y_true), container(y_pred)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "A column-vector y was passed")
+        assert [s(y_true, y_pred) for s in (war_score, uar_score, weighted_f1_score)] == scores
 
 
 def test_a_class_that_is_never_predicted_gives_no_warning():

@@ -9,6 +9,7 @@ import torch
 
 from skfdan.classifiers._samples import ModalitySamples, Samples
 from skfdan.nn.attention import other_modality
+from skfdan.nn.kernels import at_least_single
 from skfdan.table import MODALITIES
 
 
@@ -26,7 +27,9 @@ class BankMixin:
             # Each layer attends to what enters it, and nothing to what the last one gives.
             layers = self.module_.adapt(z, n_layers=len(self.module_.layers) - 1)
         self.reference_bank_ = {
-            m: np.stack([features.cpu().numpy() for features in zs]) for m, zs in layers.items()
+            # Half precision, of a caller's autocast, is no type of NumPy's or of no use there.
+            m: np.stack([at_least_single(features)[0].cpu().numpy() for features in zs])
+            for m, zs in layers.items()
         }
 
     def _encode_some(

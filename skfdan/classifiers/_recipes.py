@@ -63,7 +63,8 @@ class FDANRecipes:
 
         Other than there, the learning rate is one for all layers (the default
         is DSAN's for the backbone, its head has ten times that) and falls along
-        a cosine, the bottleneck ends in a ReLU, LMMD divides by all classes, no
+        a cosine, the ramp begins with 0 in the first epoch (there with 1/200 of
+        the way), the bottleneck ends in a ReLU, LMMD divides by all classes, no
         epoch is chosen on test data, and the backbone is a ResNet-34 where DSAN
         has ResNet-50.
 

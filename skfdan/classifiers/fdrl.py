@@ -70,7 +70,7 @@ class FDRLClassifier(PretrainedClassifier):
         "paper" puts their losses there, as eq. 6 and 7 have it, and may leave
         [0, 1]: a loss has no upper limit. A number is kept.
     mu_rule : {"paper", "reversed"}, default="paper"
-        Which loss gets μ: the local one (eq. 8), or, as in the released code of
+        Which loss gets μ: the local one (eq. 15), or, as in the released code of
         DAAN, on which the paper builds, the global one.
     local_weighting : {"input", "output"}, default="input"
         Where a class's probability enters its discriminator: its input, as in

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skfdan.nn.adversarial import DAANLoss, DANNLoss
-from skfdan.nn.kernels import kernel_discrepancy
-from skfdan.nn.losses import LMMDLoss, check_matrices, dsan_ramp
+from skfdan.nn.kernels import at_least_single, kernel_discrepancy, without_autocast
+from skfdan.nn.losses import LMMDLoss, check_bandwidth, check_matrices, dsan_ramp
 
 __all__ = ["ADAPTATIONS", "AdaptationLoss", "cmd", "coral", "memberships", "mmd"]
 
@@ -41,7 +41,7 @@ def mmd(z_source: Tensor, z_target: Tensor, *, bandwidth: float | Tensor | None 
     Raises
     ------
     ValueError
-        If the feature dimensions disagree.
+        If the feature dimensions disagree, or ``bandwidth`` is no positive number.
 
     References
     ----------
@@ -55,8 +55,10 @@ def mmd(z_source: Tensor, z_target: Tensor, *, bandwidth: float | Tensor | None 
     (0.0, True)
     """
     check_matrices("mmd", z_source, z_target)
+    check_bandwidth("mmd", bandwidth)
     if not len(z_source) or not len(z_target):
         return 0.0 * (z_source.sum() + z_target.sum())
+    z_source, z_target = at_least_single(z_source, z_target)
     weights = torch.cat(
         [
             torch.full_like(z_source[:, :1], 1 / len(z_source)),
@@ -103,9 +105,10 @@ def coral(z_source: Tensor, z_target: Tensor) -> Tensor:
     if min(len(z_source), len(z_target)) < 2:
         return 0.0 * (z_source.sum() + z_target.sum())
     covariances = []
-    for z in (z_source, z_target):
-        centred = z - z.mean(0, keepdim=True)
-        covariances.append(centred.T @ centred / (len(z) - 1))
+    with without_autocast(z_source.device):
+        for z in at_least_single(z_source, z_target):
+            centred = z - z.mean(0, keepdim=True)
+            covariances.append(centred.T @ centred / (len(z) - 1))
     difference = covariances[0] - covariances[1]
     return difference.square().sum() / (4 * z_source.shape[1] ** 2)
 
@@ -156,6 +159,7 @@ def cmd(z_source: Tensor, z_target: Tensor, n_moments: int = 5, span: float = 1.
     check_matrices("cmd", z_source, z_target)
     if not len(z_source) or not len(z_target):
         return 0.0 * (z_source.sum() + z_target.sum())
+    z_source, z_target = at_least_single(z_source, z_target)
     mean_source, mean_target = z_source.mean(0), z_target.mean(0)
     # vector_norm has the gradient 0 at 0, where a square root has none.
     total = torch.linalg.vector_norm(mean_source - mean_target) / span
@@ -199,6 +203,8 @@ def memberships(logits: Tensor, y: Tensor) -> Tensor:
     n_classes = soft.shape[1]
     hard = F.one_hot(y.clamp_min(0).long(), n_classes).to(soft.dtype)
     p = torch.where((y >= 0)[:, None], hard, soft)
+    if not len(p):
+        return p
     return p * F.one_hot(p.argmax(1), n_classes).amax(0)
 
 

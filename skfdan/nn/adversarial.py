@@ -161,7 +161,12 @@ def make_discriminator(n_features: int, hidden: int, dropout: float = 0.5) -> nn
 
 
 def domain_loss(source_logits: Tensor, target_logits: Tensor) -> Tensor:
-    """Return the mean of both domains' cross-entropies; the source is 1, the target 0."""
+    """Return the mean of both domains' cross-entropies; the source is 1, the target 0.
+
+    It is 0 if a domain is empty: there is nothing to tell apart.
+    """
+    if not len(source_logits) or not len(target_logits):
+        return 0.0 * (source_logits.sum() + target_logits.sum())
     source = F.binary_cross_entropy_with_logits(source_logits, torch.ones_like(source_logits))
     target = F.binary_cross_entropy_with_logits(target_logits, torch.zeros_like(target_logits))
     return 0.5 * (source + target)

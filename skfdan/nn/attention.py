@@ -52,11 +52,11 @@ def cross_attention(query: Tensor, key: Tensor, value: Tensor, n_heads: int = 1)
     """
 
     def heads(x: Tensor) -> Tensor:
-        return x.reshape(len(x), n_heads, -1).transpose(0, 1)
+        return x.unflatten(1, (n_heads, -1)).transpose(0, 1)
 
     q, k, v = heads(query), heads(key), heads(value)
     weights = torch.softmax(q @ k.transpose(1, 2) / q.shape[-1] ** 0.5, dim=-1)
-    return (weights @ v).transpose(0, 1).reshape(len(query), -1)
+    return (weights @ v).transpose(0, 1).flatten(1)
 
 
 class _Side(nn.Module):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skfdan.nn.kernels import kernel_discrepancy
+from skfdan.nn.kernels import at_least_single, kernel_discrepancy
 
 __all__ = ["LMMDLoss", "dsan_ramp", "lmmd"]
 
@@ -36,7 +36,7 @@ def lmmd(
     Parameters
     ----------
     z_visual : Tensor of shape (n_v, d), floating point
-        Visual features.
+        Visual features. Half precision is computed with as float32.
     z_audio : Tensor of shape (n_a, d), floating point
         Audio features; n_a may differ from n_v.
     y_visual, y_audio : Tensor of shape (n_v,) and (n_a,), integer
@@ -44,10 +44,12 @@ def lmmd(
         are taken as soft class memberships, through which no gradient flows;
         the two sides may differ in kind.
     n_classes : int or None, default=None
-        C of Eq. 8. None divides by the number of classes that both batches
-        hold, as the DSAN and FDAN codes do.
+        C of Eq. 8, at least the number of classes that both batches hold. None divides
+        by that number, as the DSAN and FDAN codes do; with soft labels those codes count
+        only classes that some row most probably belongs to, see
+        :func:`skfdan.nn.memberships`.
     bandwidth : float, scalar Tensor or None, default=None
-        b. None takes the mean squared distance between different rows of both
+        b, positive. None takes the mean squared distance between different rows of both
         batches together; no gradient flows through it.
 
     Returns
@@ -59,8 +61,8 @@ def lmmd(
     ------
     ValueError
         If the feature dimensions, the numbers of rows and labels, or the numbers
-        of classes of soft labels disagree, or labels have the wrong shape or are no
-        class indices.
+        of classes of soft labels disagree, labels have the wrong shape or are no
+        class indices, or ``n_classes`` or ``bandwidth`` is no positive number.
 
     Notes
     -----
@@ -87,6 +89,9 @@ def lmmd(
     True
     """
     check_matrices("lmmd", z_visual, z_audio)
+    check_bandwidth("lmmd", bandwidth)
+    if n_classes is not None and not n_classes >= 1:
+        raise ValueError(f"lmmd: n_classes={n_classes!r} must be at least 1.")
     for name, z, y in (("visual", z_visual, y_visual), ("audio", z_audio, y_audio)):
         if len(z) != len(y):
             raise ValueError(f"lmmd: {len(z)} {name} rows but {len(y)} {name} labels.")
@@ -102,9 +107,10 @@ def lmmd(
 
     if len(y_visual) == 0 or len(y_audio) == 0:
         return 0.0 * (z_visual.sum() + z_audio.sum())
-    weights, n_shared = _signed_class_weights(y_visual, y_audio, z_visual.dtype)
+    z_visual, z_audio = at_least_single(z_visual, z_audio)
+    weights, n_shared = _signed_class_weights(y_visual, y_audio, z_visual.dtype, n_classes)
     soft = y_visual.is_floating_point() or y_audio.is_floating_point()
-    classes = None if soft else torch.cat([y_visual, y_audio])
+    classes = None if soft else torch.cat([y_visual, y_audio]).long()
     total = kernel_discrepancy(z_visual, z_audio, weights, bandwidth, classes)
     return total / (n_shared if n_classes is None else n_classes)
 
@@ -118,8 +124,14 @@ def check_matrices(name: str, z_source: Tensor, z_target: Tensor) -> None:
         )
 
 
+def check_bandwidth(name: str, bandwidth: float | Tensor | None) -> None:
+    """Raise a ValueError if it is a number, and none that divides a distance."""
+    if isinstance(bandwidth, (int, float)) and not 0 < bandwidth < math.inf:
+        raise ValueError(f"{name}: bandwidth={bandwidth!r} must be positive and finite.")
+
+
 def _signed_class_weights(
-    y_visual: Tensor, y_audio: Tensor, dtype: torch.dtype
+    y_visual: Tensor, y_audio: Tensor, dtype: torch.dtype, n_classes: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return [w_v; -w_a] of Eq. 7, and the number of classes both sides hold (at least 1).
 
@@ -129,13 +141,15 @@ def _signed_class_weights(
     whole = [y for y in (y_visual, y_audio) if not y.is_floating_point()]
     n = soft[0] if soft else None
     if whole:
-        lowest, highest = (int(label) for label in torch.aminmax(torch.cat(whole)))
+        lowest, highest = (int(label) for label in torch.aminmax(torch.cat(whole).long()))
         n = highest + 1 if n is None else n
         if lowest < 0 or highest >= n:
             raise ValueError(
                 f"lmmd: class indices go from {lowest} to {highest}; they must lie between 0 and "
                 f"the number of classes{'' if not soft else f', {n}'}."
             )
+    if n_classes is not None and n > n_classes:
+        raise ValueError(f"lmmd: n_classes={n_classes}, but the labels are of {n} classes.")
     classes = torch.arange(n, device=y_visual.device)
     y_visual, y_audio = (
         (y.detach() if y.is_floating_point() else y[:, None] == classes).to(dtype)

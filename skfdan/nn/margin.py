@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from skfdan.nn.kernels import at_least_single, without_autocast
+
 __all__ = ["homogeneous_margin_loss"]
 
 
@@ -68,7 +70,7 @@ def homogeneous_margin_loss(
             "homogeneous_margin_loss needs a modality and an emotion for each row; got "
             f"{len(features)} rows, {len(modality)} modalities, {len(emotion)} emotions."
         )
-    x = features if features.dtype == torch.float64 else features.float()
+    (x,) = at_least_single(features)
     same_modality = modality[:, None] == modality
     same_emotion = emotion[:, None] == emotion
     positive, negative = ~same_modality & same_emotion, same_modality & ~same_emotion
@@ -76,7 +78,7 @@ def homogeneous_margin_loss(
     if count == 0:
         return 0.0 * x.sum()
     # The cosines of a half precision would be apart by less than they are wrong.
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x.device):
         x = F.normalize(x, dim=1)
         cosine = x @ x.T
     # Ascending: what is no negative comes first, and no threshold is below it.

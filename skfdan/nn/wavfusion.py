@@ -382,7 +382,7 @@ class WavFusionNet(nn.Module):
 
 
 def margin_term(out: WavFusionOutput, y: Tensor, margin: float) -> Tensor:
-    """Return the margin loss (eq. 14) of all labelled rows; -1 is no label."""
+    """Return the margin loss (eq. 13) of all labelled rows; -1 is no label."""
     if not out.common:
         return 0.0 * out.logits[FUSED].sum()
     rows = {m: out.present[m] & (y >= 0) for m in out.common}
@@ -402,7 +402,7 @@ def wavfusion_loss(
     out : WavFusionOutput
         What the network gave.
     y : Tensor of shape (n,), integer
-        Classes.
+        Classes; -1 is no label.
     weight : float, default=1.0
         λ; the published best of 0, 0.01, 0.1, 1 and 10.
     margin : float, default=0.2
@@ -424,6 +424,7 @@ def wavfusion_loss(
     >>> loss.shape, list(terms)
     (torch.Size([]), ['task', 'margin'])
     """
-    task = F.cross_entropy(out.logits[FUSED], y)
+    task = F.cross_entropy(out.logits[FUSED], y, ignore_index=-1, reduction="sum")
+    task = task / (y >= 0).sum().clamp_min(1)
     apart = margin_term(out, y, margin)
     return task + weight * apart, {"task": task.detach(), "margin": apart.detach()}

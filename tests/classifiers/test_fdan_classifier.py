@@ -123,6 +123,14 @@ def test_bank_stands_in_as_in_equation_3(clips, fitted):
     np.testing.assert_allclose(fitted.transform(X_aud), out.numpy(), atol=1e-4)
 
 
+def test_a_callers_autocast_trains_and_predicts(clips):
+    X_vis, X_aud, y = clips
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        clf = FDANClassifier(**QUICK).fit(X_vis, X_aud, y)
+    assert {bank.dtype for bank in clf.reference_bank_.values()} == {np.dtype("float32")}
+    assert clf.score(X_aud, y) > 0.5
+
+
 def test_without_attention_there_is_no_bank(clips):
     clf = FDANClassifier(**QUICK, n_layers=0).fit(*clips)
     assert clf.reference_bank_ == {}

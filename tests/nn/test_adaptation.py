@@ -353,3 +353,62 @@ def test_unknown_name_and_repr():
     with pytest.raises(ValueError, match=r"'ot' is unknown; choose one of 'lmmd', 'dsan', "):
         make_loss("ot")
     assert repr(make_loss("coral")).startswith("AdaptationLoss(\n  name='coral', normalize=False")
+
+
+Y = torch.arange(128) % 4
+LOSSES = {
+    "lmmd": lambda s, t: lmmd(s, t, Y[: len(s)], Y[: len(t)], 4),
+    "mmd": mmd,
+    "coral": coral,
+    "cmd": lambda s, t: cmd(s.sigmoid(), t.sigmoid()),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize(
+    ("dtype", "offset"), [(torch.float16, 0.0), (torch.float16, 20.0), (torch.bfloat16, 100.0)]
+)
+def test_half_precision_is_computed_with_as_single(name, dtype, offset):
+    # The squared norms of such features are above 65504, the largest number of float16.
+    g = torch.Generator().manual_seed(0)
+    source, target = (torch.randn(128, 256, generator=g) + k + offset for k in (0.0, 0.5))
+    halves = [z.to(dtype).requires_grad_() for z in (source, target)]
+    whole = [z.detach().double().requires_grad_() for z in halves]
+    value, expected = LOSSES[name](*halves), LOSSES[name](*whole)
+    close = {"rtol": 0.02, "atol": 1e-3} if name == "cmd" else {"rtol": 1e-3, "atol": 0}
+    torch.testing.assert_close(value.double(), expected, **close)
+    value.backward()
+    expected.backward()
+    for half, z in zip(halves, whole, strict=True):
+        assert half.grad.dtype == dtype
+        error, kind = (half.grad.double() - z.grad).norm(), torch.finfo(dtype)
+        steps = kind.tiny * kind.eps * z.numel() ** 0.5  # of the least numbers there are
+        assert error <= 0.02 * z.grad.norm() + steps
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("n", [6, 128])
+@pytest.mark.parametrize("learning", [True, False])
+def test_autocast_leaves_the_losses_alone(name, n, learning):
+    g = torch.Generator().manual_seed(0)
+    source, target = (torch.randn(n, 4, generator=g, requires_grad=learning) for _ in range(2))
+    expected = LOSSES[name](source, target)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = LOSSES[name](source, target)
+    torch.testing.assert_close(value, expected, rtol=0, atol=0)
+    if learning:
+        value.backward()
+        assert source.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", ADAPTATIONS)
+@pytest.mark.parametrize("empty", ["visual", "audio", "both"])
+def test_nothing_is_at_no_distance(name, empty):
+    loss = AdaptationLoss(name, n_layers=1, n_features=4, n_classes=3)
+    n = {m: 0 if empty in (m, "both") else 5 for m in ("visual", "audio")}
+    z = {m: torch.randn(k, 4, requires_grad=True) for m, k in n.items()}
+    logits = {m: torch.randn(k, 3) for m, k in n.items()}
+    y = {m: torch.arange(k) % 3 for m, k in n.items()}
+    value = loss([z], logits, y, progress=0.5)
+    value.backward()
+    assert value == 0

@@ -68,6 +68,15 @@ def test_one_modality_alone(modality):
     assert list(out.adapted()[0]) == [modality]
 
 
+@pytest.mark.parametrize("empty", ["visual", "audio"])
+def test_a_modality_without_rows(empty):
+    net, batch = make_net().eval(), image_batch()
+    out = net(**batch | {empty: batch[empty][:0]})
+    other = "audio" if empty == "visual" else "visual"
+    assert out.logits[empty].shape == (0, C)
+    assert torch.isfinite(out.logits[other]).all()
+
+
 def test_a_network_of_one_modality():
     net = make_net({"audio": IMAGES["audio"]})
     assert list(net.backbones) == ["audio"]

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skfdan.nn import LMMDLoss, dsan_ramp, lmmd
+from skfdan.nn import LMMDLoss, dsan_ramp, lmmd, mmd
 
 
 def mean_squared_distance(z):
@@ -392,3 +392,32 @@ def test_labels_that_are_no_class_are_refused(bad, side):
     if bad < 0:
         with pytest.raises(ValueError, match="class indices go from -1 to 2"):
             lmmd(z, z, whole, whole)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.uint8, torch.bool])
+@pytest.mark.parametrize("n", [20, 100])
+def test_integers_of_any_size_are_labels(n, dtype):
+    g = torch.Generator().manual_seed(0)
+    z_v, z_a = torch.randn(n, 3, generator=g), torch.randn(n, 3, generator=g)
+    y = torch.arange(n) % 2
+    torch.testing.assert_close(
+        lmmd(z_v, z_a, y.to(dtype), y.to(dtype)), lmmd(z_v, z_a, y, y), rtol=0, atol=0
+    )
+
+
+@pytest.mark.parametrize("bandwidth", [0, -1.0, math.inf, math.nan])
+@pytest.mark.parametrize("loss", [lmmd, mmd])
+def test_a_bandwidth_is_positive(loss, bandwidth):
+    z, y = torch.randn(4, 2), torch.arange(4) % 2
+    labels = (y, y) if loss is lmmd else ()
+    with pytest.raises(ValueError, match=f"bandwidth={bandwidth!r} must be positive"):
+        loss(z, z, *labels, bandwidth=bandwidth)
+
+
+def test_labels_are_of_as_many_classes_as_are_said():
+    z, y = torch.randn(5, 2), torch.arange(5)
+    for labels in (y, torch.nn.functional.one_hot(y).float()):
+        with pytest.raises(ValueError, match="n_classes=2, but the labels are of 5 classes"):
+            lmmd(z, z, labels, labels, 2)
+    with pytest.raises(ValueError, match="n_classes=0 must be at least 1"):
+        lmmd(z, z, y, y, 0)

@@ -37,7 +37,7 @@ def double(net, **kwargs):
 def difference_by_loops(x, y):
     def prepare(z):
         z = np.array([[v - z[:, j].mean() for j, v in enumerate(row)] for row in z])
-        return [row / np.sqrt((row**2).sum()) for row in z]
+        return [row / (np.sqrt((row**2).sum()) + 1e-6) for row in z]
 
     a, b = prepare(x), prepare(y)
     total = 0.0
@@ -59,7 +59,7 @@ def test_no_gradient_flows_through_the_lengths_of_the_rows():
     difference_loss(x, y).backward()
     fixed = []
     for z in (x.detach(), y.detach()):
-        fixed.append((z - z.mean(0)).norm(dim=1, keepdim=True))
+        fixed.append((z - z.mean(0)).norm(dim=1, keepdim=True) + 1e-6)
     u = x.detach().clone().requires_grad_()
     a, b = (u - u.mean(0)) / fixed[0], (y.detach() - y.detach().mean(0)) / fixed[1]
     ((a.T @ b) ** 2).mean().backward()
@@ -75,6 +75,17 @@ def test_difference_loss_of_too_few_rows():
     assert constant == 0
     with pytest.raises(ValueError, match="equal numbers of rows; got 1, 2"):
         difference_loss(x, torch.ones(2, 3))
+
+
+def test_what_rounding_leaves_of_equal_rows_is_no_difference():
+    g = torch.Generator().manual_seed(0)
+    x = torch.rand(16, generator=g).expand(31, 16).clone().requires_grad_()
+    other = torch.rand(31, 16, generator=g)
+    assert 0 < (x - x.mean(0)).abs().max() < 1e-6
+    loss = difference_loss(x, other)
+    loss.backward()
+    assert loss < 0.01 * difference_loss(torch.rand(31, 16, generator=g), other)
+    assert difference_loss(x, x) < 0.01
 
 
 def test_losses_are_the_formulas():

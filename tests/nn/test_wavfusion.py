@@ -330,6 +330,15 @@ def test_loss_is_the_sum_of_its_terms_and_skips_missing_rows():
     assert not terms["margin"].requires_grad
 
 
+def test_loss_of_rows_without_labels():
+    out = network().eval()(**frames())
+    _, terms = wavfusion_loss(out, torch.where(torch.arange(6) < 2, Y, -1))
+    expected = F.cross_entropy(out.logits["fused"][:2], Y[:2]).detach()
+    torch.testing.assert_close(terms["task"], expected)
+    loss, _ = wavfusion_loss(out, torch.full_like(Y, -1))
+    assert loss == 0
+
+
 def test_training_learns():
     net, x = network().float(), {m: z.float() for m, z in frames().items()}
     optimizer = torch.optim.Adam(net.parameters(), 3e-3)
