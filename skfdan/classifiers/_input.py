@@ -180,6 +180,11 @@ class InputMixin:
         for modality, spec in specs.items():
             if isinstance(spec, slice):
                 columns = np.arange(X.shape[1])[spec]
+            elif not hasattr(spec, "__len__") or isinstance(spec, str):
+                raise ValueError(
+                    f"{modality}={spec!r} must be a slice, or a list of positions or names of "
+                    "columns."
+                )
             elif len(spec) and all(isinstance(c, str) for c in spec):
                 names = list(getattr(self, "feature_names_in_", ()))
                 unknown = [c for c in spec if c not in names]
@@ -309,6 +314,14 @@ class InputMixin:
         if paired:
             return samples, self._read_y(y, n_aud)
         labels = [self._read_y(y_vis, n_vis, "y_vis"), self._read_y(y_aud, n_aud, "y_aud")]
+        none = (None, -1) if self._takes_unlabelled() else (None,)
+        kinds = [{isinstance(v, str) for v in y.tolist() if v not in none} for y in labels]
+        if len(set.union(*kinds)) > 1:
+            raise ValueError(
+                "y_vis and y_aud are strings and numbers, so no class of one would be one of the "
+                f"other; got y_vis[0]={plain(labels[0][0])!r}, y_aud[0]={plain(labels[1][0])!r}: "
+                "name the emotions alike in both."
+            )
         if self._takes_unlabelled() and len({y.dtype.kind for y in labels}) > 1:
             # Strings beside integers, which may all be -1.
             labels = [y.astype(object) if y.dtype.kind == "i" else y for y in labels]

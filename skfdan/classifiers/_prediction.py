@@ -101,6 +101,8 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
 
     def _table_outputs(self, table: pd.DataFrame, wanted: tuple[str, ...]):
         """Return the outputs of a table's rows, some hundred files at a time."""
+        if not len(table):
+            raise ValueError("X has no rows, so there is nothing to predict.")
         columns = {m: np.asarray(table[m], dtype=object) for m in self._columns}
         decoders = self._decoders({m: columns[m] for m in wanted})
         n = len(table)
@@ -189,8 +191,14 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             results.append((mean_by_row(log_proba, s.rows, n), mean_by_row(features, s.rows, n)))
         if len(results) == 1:
             return results[0]
-        # Rows that lack a modality are NaN there; every row has at least one.
-        return tuple(np.nanmean(np.stack(part), axis=0) for part in zip(*results, strict=True))
+        # Rows that lack a modality are NaN there. Only validation has rows that lack all.
+        rows = np.unique(np.concatenate([s.rows for s in samples.values()]))
+        outputs = []
+        for part in zip(*results, strict=True):
+            stacked = np.stack(part)
+            outputs.append(np.full_like(stacked[0], np.nan))
+            outputs[-1][rows] = np.nanmean(stacked[:, rows], axis=0)
+        return tuple(outputs)
 
     def decision_function(self, X) -> np.ndarray:
         """Return log-probabilities, averaged over a row's frames and modalities.

@@ -79,7 +79,9 @@ class ModalitySamples:
         import torch
 
         if self.kind == "sequence":
-            return Padded.of([torch.from_numpy(self.cells[i]) for i in samples])
+            # Turned cells, and those of a read-only file, are none of torch's.
+            cells = [np.require(self.cells[i], requirements=["C", "W"]) for i in samples]
+            return Padded.of([torch.from_numpy(c) for c in cells])
         if isinstance(self.cells, np.ndarray):
             block = torch.from_numpy(np.ascontiguousarray(self.cells[samples]))
             return Embedded(block) if self.embedded else block

@@ -30,6 +30,7 @@ from skfdan.classifiers._batches import (
 from skfdan.classifiers._checkpoint import Checkpoint, Progress
 from skfdan.classifiers._samples import ModalitySamples, Samples
 from skfdan.nn.fdan import FDANOutput
+from skfdan.nn.misa import FUSED
 from skfdan.utils.device import resolve_device
 from skfdan.utils.progress import progress_bar
 from skfdan.utils.threads import one_thread
@@ -137,8 +138,6 @@ class TrainingMixin:
         """
         if self.class_weight is None or len(y) == 0:
             return None
-        present = np.unique(y)
-        classes = self.classes_[present]
         given = self.class_weight
         if isinstance(given, dict):
             unknown = [c for c in given if c not in self.classes_]
@@ -147,10 +146,18 @@ class TrainingMixin:
                     f"class_weight names {unknown[0]!r}, which is not among the classes "
                     f"{self.classes_.tolist()}."
                 )
-            given = {c: given.get(c, 1.0) for c in classes}
-        weights = np.zeros(len(self.classes_))
-        weights[present] = compute_class_weight(given, classes=classes, y=self.classes_[y])
-        tensor = torch.tensor(weights / weights[y].mean(), dtype=torch.float32)
+            # Of all classes: partial_fit may bring one later that the first rows lack.
+            weights = np.array([given.get(c, 1.0) for c in self.classes_.tolist()], dtype=float)
+            if not weights.any():
+                raise ValueError("class_weight gives every class the weight 0.")
+        else:
+            weights = np.ones(len(self.classes_))
+            present = np.unique(y)
+            weights[present] = compute_class_weight(
+                given, classes=self.classes_[present], y=self.classes_[y]
+            )
+        # A modality whose rows all weigh nothing teaches nothing.
+        tensor = torch.tensor(weights / (weights[y].mean() or 1.0), dtype=torch.float32)
         return tensor.pin_memory() if self._on_cuda() else tensor
 
     def _run_epochs(
@@ -201,8 +208,16 @@ class TrainingMixin:
                     for group, lr in rates:
                         group["lr"] = lr
                 self._finish(samples, labels)
+                trained = self._versions()
                 self.notify("on_train_end", X=samples, y=labels)
+                if self._versions() != trained:
+                    # Of other weights, such as those that EarlyStopping(load_best=True) restores.
+                    self._finish(samples, labels)
         self._warn_if_collapsed()
+
+    def _versions(self) -> list[int]:
+        """Return numbers that differ after any weight was written to."""
+        return [t._version for t in self.module_.state_dict().values()]
 
     def _embedded_training(self, samples: Samples, labels: dict[str, np.ndarray]):
         """Return the samples of a training as :meth:`_embedded` does, and their labels."""
@@ -255,8 +270,11 @@ class TrainingMixin:
         return Batches(samples, labels, *settings, pinned=self._on_cuda())
 
     def _validation_samples(self, samples: Samples, lead: str, held: ModalitySamples) -> Samples:
-        """Return what the score of an epoch reads: the rows held out of the leading modality."""
-        return {lead: held}
+        """Return what the score of an epoch reads: the held-out rows, as prediction reads them."""
+        rows = np.unique(held.rows)
+        wanted = samples if self.predict_modality == FUSED else (lead,)
+        chosen = {m: np.flatnonzero(np.isin(samples[m].rows, rows)) for m in wanted}
+        return {m: samples[m].select(i) for m, i in chosen.items() if len(i)}
 
     def _validation_uar(self, samples: Samples, y: np.ndarray) -> float:
         log_proba, _ = self._row_outputs(samples, len(y))

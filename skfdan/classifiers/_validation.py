@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.model_selection import GroupShuffleSplit, ShuffleSplit, StratifiedShuffleSplit
 
 from skfdan.classifiers._samples import ModalitySamples, Samples
+from skfdan.table import is_missing
 
 
 def hold_out(
@@ -32,6 +33,9 @@ def hold_out(
         groups = np.asarray(groups)
         if len(groups) != len(y):
             raise ValueError(f"groups has {len(groups)} entries but X has {len(y)} rows.")
+        lacking = np.flatnonzero([is_missing(group) for group in groups])
+        if len(lacking):
+            raise ValueError(f"groups is missing (NaN or None) in row {lacking[0]}.")
         if len(set(groups[candidates].tolist())) < 2:
             raise ValueError(
                 "early_stopping needs labelled rows of at least two groups (speakers), to train on "

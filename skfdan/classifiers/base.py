@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any, ClassVar
@@ -289,6 +290,7 @@ class ModalityClassifier(
             samples, (lead, held, _) = hold_out(
                 samples, lead, encoded, groups, self.validation_fraction, self._random_state
             )
+            self._warn_of_lost_classes(samples, encoded, classes)
             valid = self._validation_samples(everything, lead, held), encoded
         labels = {m: encoded[s.rows] for m, s in samples.items()}
         self._specs = self._measure(samples)
@@ -300,6 +302,18 @@ class ModalityClassifier(
             if self.lr_schedule == "cosine":
                 schedule = CosineAnnealingLR(self.optimizer_, self.max_epochs)
             self._run_epochs(samples, labels, self.max_epochs, valid, schedule, checkpoint)
+
+    def _warn_of_lost_classes(self, samples: Samples, encoded: np.ndarray, classes) -> None:
+        """Warn of classes of which early stopping holds out every row."""
+        left = np.unique(np.concatenate([encoded[s.rows] for s in samples.values()]))
+        lost = classes[np.setdiff1d(encoded[encoded >= 0], left)]
+        if len(lost):
+            warnings.warn(
+                f"early_stopping holds out all rows of the classes {lost.tolist()}, so nothing of "
+                "them is learned; give other groups, another validation_fraction or random_state.",
+                UserWarning,
+                stacklevel=4,
+            )
 
     def partial_fit(
         self,

@@ -6,7 +6,7 @@ import numpy as np
 
 from skfdan.classifiers._batches import JointBatch, JointBatches, gather, joint_index
 from skfdan.classifiers._prediction import mean_by_row
-from skfdan.classifiers._samples import ModalitySamples, Samples
+from skfdan.classifiers._samples import Samples
 from skfdan.classifiers.base import ModalityClassifier
 from skfdan.nn.fdan import FDANOutput
 from skfdan.nn.misa import FUSED
@@ -61,12 +61,6 @@ class JointClassifier(ModalityClassifier):
             "index": move(index),
             "ignored": None if ignored is None else move(ignored),
         }
-
-    def _validation_samples(self, samples: Samples, lead: str, held: ModalitySamples) -> Samples:
-        rows = np.unique(held.rows)
-        wanted = samples if self.predict_modality == FUSED else (lead,)
-        chosen = {m: np.flatnonzero(np.isin(samples[m].rows, rows)) for m in wanted}
-        return {m: samples[m].select(i) for m, i in chosen.items() if len(i)}
 
     def _row_outputs(self, samples: Samples, n: int):
         """Return log-probabilities and features of rows, whose samples are read together."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skfdan.cli._shared import (
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from sklearn.utils import Bunch
 
     from skfdan.datasets import CorpusCheck
+
+#: What the file of ``--csv`` begins with.
+_HEADER = b"file,row,stage,"
 
 DESCRIPTION = """\
 Open and decode every file of a corpus once, change nothing, and report what is
@@ -72,6 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from skfdan.datasets import check_corpus
 
+    _spare_other_files(arguments.csv)
     check = check_corpus(
         _load(arguments),
         min_seconds=arguments.min_seconds,
@@ -83,6 +88,19 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.csv is not None:
         check.to_csv(arguments.csv)
     return OK if check.ok else PROBLEMS
+
+
+def _spare_other_files(path: Path | None) -> None:
+    """Refuse to overwrite what is no list of problems: a corpus may be a csv file too."""
+    if path is None or not path.is_file():
+        return
+    with open(path, "rb") as file:
+        start = file.read(len(_HEADER))
+    if start not in (b"", _HEADER):
+        raise ValueError(
+            f"--csv {path}: there is a file that is no list of problems, and it would be "
+            "overwritten; name another."
+        )
 
 
 def _load(arguments: argparse.Namespace) -> Bunch:

@@ -19,7 +19,7 @@ from skfdan.cli._shared import NOUNS
 from skfdan.datasets._base import AUDIO_SUFFIXES, IMAGE_SUFFIXES
 from skfdan.persistence import ModelError, load_pretrained
 from skfdan.preprocessing._base import CellTransformer
-from skfdan.preprocessing.mel import AudioTransformer
+from skfdan.preprocessing.mel import SoundTransformer
 from skfdan.table import MODALITIES, make_table
 
 #: Files that are decoded before any of them is predicted.
@@ -212,7 +212,7 @@ class Predictor:
 
 
 def _modality(transformer: CellTransformer) -> str:
-    return "audio" if isinstance(transformer, AudioTransformer) else "visual"
+    return "audio" if isinstance(transformer, SoundTransformer) else "visual"
 
 
 def _cell_transformers(estimator: Any) -> Iterator[CellTransformer]:

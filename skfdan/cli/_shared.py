@@ -53,7 +53,8 @@ def add_corpus(command: argparse.ArgumentParser) -> None:
         "--speaker-pattern",
         metavar="REGEX",
         type=regex,
-        help="finds the speaker in a file's path: its first group, or all it matches",
+        help="finds the speaker in a file's path: the first of its groups that holds something, or "
+        "all it matches; for emotion folders, and csv files without a column speaker",
     )
 
 

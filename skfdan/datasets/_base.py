@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -103,13 +104,27 @@ def read_csv(path: Path, columns: Iterable[str], corpus: str) -> pd.DataFrame:
     Everything is read as text, and only an empty field is missing: a transcript
     may well be the word "None" or "NA".
     """
+    unreadable = UnicodeDecodeError, pd.errors.EmptyDataError, pd.errors.ParserError
     try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
-    except (UnicodeDecodeError, pd.errors.EmptyDataError, pd.errors.ParserError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            # Where rows end in a comma, pandas would take the first column for an index.
+            frame = pd.read_csv(
+                path, dtype=str, keep_default_na=False, na_values=[""], index_col=False
+            )
+    except unreadable as error:
         raise ValueError(
             f"{corpus}: {str(path)!r} cannot be read as a UTF-8 csv file: {error}"
         ) from error
+    except pd.errors.ParserWarning:
+        raise ValueError(
+            f"{corpus}: rows of {str(path)!r} have more fields than its header has names; name "
+            "each column, and quote fields that hold commas."
+        ) from None
     frame.columns = [str(c).strip() for c in frame.columns]
+    twice = frame.columns[frame.columns.duplicated()]
+    if len(twice):
+        raise ValueError(f"{corpus}: {str(path)!r} has several columns {twice[0]!r}; rename them.")
     missing = [c for c in columns if c not in frame.columns]
     if missing:
         raise ValueError(

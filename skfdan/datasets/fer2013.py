@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -118,7 +119,13 @@ def _csv_rows(path: Path) -> pd.DataFrame:
 
 
 def _npz_rows(path: Path) -> pd.DataFrame:
-    with np.load(path, allow_pickle=False) as arrays:
+    try:
+        loaded = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"FER2013: {str(path)!r} is no npz file, or is damaged; copy or download it again."
+        ) from error
+    with loaded as arrays:
         missing = {"images", "labels", "classes", "split"} - set(arrays)
         if missing:
             raise ValueError(

@@ -70,15 +70,37 @@ def _parse(
     clip = path.with_suffix("").as_posix()
     speaker = clip
     if pattern is not None:
-        match = pattern.search(path.as_posix())
-        if not match:
+        speaker = _find_speaker(path.as_posix(), pattern)
+        if speaker is None:
             return f"speaker_pattern={pattern.pattern!r} finds no speaker in it"
-        speaker = match[1] if pattern.groups else match[0]
     return clip, role, {"speaker": speaker, "emotion": canonical_emotion(path.parts[0])}
 
 
+def _find_speaker(name: str, pattern: re.Pattern) -> str | None:
+    """Return the first group that holds something, or the whole match without groups."""
+    match = pattern.search(name)
+    if match is None:
+        return None
+    return next((found for found in match.groups() or [match[0]] if found), None)
+
+
+def _speakers_of_rows(rows: pd.DataFrame, modalities: list[str], path: Path, pattern) -> list[str]:
+    """Find the speakers of a manifest without a column of them in the names of its files."""
+    speakers = []
+    for i, names in enumerate(rows[modalities].itertuples(index=False)):
+        found = (_find_speaker(name, pattern) for name in names if isinstance(name, str))
+        speaker = next((s for s in found if s is not None), None)
+        if speaker is None:
+            raise ValueError(
+                f"folder: speaker_pattern={pattern.pattern!r} finds no speaker in data row {i + 1} "
+                f"of {str(path)!r}: {[name for name in names if isinstance(name, str)]}."
+            )
+        speakers.append(speaker)
+    return speakers
+
+
 def _manifest_rows(
-    path: Path, report: Report, text: str | None
+    path: Path, report: Report, text: str | None, pattern: re.Pattern | None
 ) -> tuple[pd.DataFrame, bool, str | None]:
     """Rows of a manifest, whether it names speakers, and its column of transcripts."""
     rows = read_csv(path, ["emotion"], "folder")
@@ -95,7 +117,11 @@ def _manifest_rows(
             f"folder: {str(path)!r} lacks both columns 'visual' and 'audio'; it has "
             f"{list(rows.columns)}. One of them must hold the paths."
         )
+    if not len(rows):
+        raise ValueError(f"folder: {str(path)!r} has a header but no data row.")
     for column in rows.columns.intersection(["emotion", "speaker", "clip"]):
+        # One person with and without a space would be two, in training and in the test.
+        rows[column] = rows[column].str.strip().replace("", None)
         if rows[column].isna().any():
             row = int(rows[column].isna().to_numpy().argmax())
             raise ValueError(
@@ -105,8 +131,14 @@ def _manifest_rows(
     if "clip" not in rows:
         rows["clip"] = [f"{i:05d}" for i in range(len(rows))]
     known = "speaker" in rows
+    if known and pattern is not None:
+        raise ValueError(
+            f"folder: {str(path)!r} has a column 'speaker', so speaker_pattern= has nothing to "
+            "find; leave out one of them."
+        )
     if not known:
-        rows["speaker"] = rows["clip"]
+        named = None if pattern is None else _speakers_of_rows(rows, modalities, path, pattern)
+        known, rows["speaker"] = named is not None, rows["clip"] if named is None else named
     rows["emotion"] = rows["emotion"].map(canonical_emotion)
     named = rows[modalities].notna().any(axis=1)
     for modality in ("visual", "audio"):
@@ -169,9 +201,10 @@ def load_folder(
         whose value is None and keeps the others. Common words have been mapped before:
         the name of a folder ``happy`` is ``happiness``.
     speaker_pattern : str or None, default=None
-        For emotion folders: a regular expression that finds the speaker in a file's path
-        (its first group, if it has one), e.g. ``r"(spk\d+)_"``. None makes every clip a
-        group of its own.
+        A regular expression that finds the speaker in a file's path (the first of its
+        groups that holds something, if it has any), e.g. ``r"(spk\d+)_"``; for emotion
+        folders, and manifests without a column ``speaker``. None makes every clip a group of
+        its own.
     corpus : str, default="folder"
         Name of the corpus in the frame.
     text : str or None, default="text"
@@ -234,17 +267,17 @@ def load_folder(
             f"folder: {str(path)!r} is a file, and not a .csv. Pass a csv manifest, or the folder "
             "into which the corpus was unpacked."
         )
+    try:
+        pattern = None if speaker_pattern is None else re.compile(speaker_pattern)
+    except re.error as error:
+        raise ValueError(
+            f"folder: speaker_pattern={speaker_pattern!r} is no regular expression: {error}."
+        ) from error
     if is_csv:
-        rows, known, text = _manifest_rows(path, report, text)
+        rows, known, text = _manifest_rows(path, report, text, pattern)
     else:
         text = None
         path = check_root(path, "folder")
-        try:
-            pattern = None if speaker_pattern is None else re.compile(speaker_pattern)
-        except re.error as error:
-            raise ValueError(
-                f"folder: speaker_pattern={speaker_pattern!r} is no regular expression: {error}."
-            ) from error
         rows = index_takes(
             path,
             partial(_parse, pattern=pattern),

@@ -146,7 +146,9 @@ def inca_leaky_cross_val_predict(pipeline: Pipeline, X, y, *, cv=10, groups=None
         stacklevel=2,
     )
     after = found[-1] + 1
-    selected = clone(pipeline[:after]).fit_transform(X, y)
+    # A selector may keep speakers apart among the rows that it selects on.
+    params = {} if groups is None else {f"{pipeline.steps[i][0]}__groups": groups for i in found}
+    selected = clone(pipeline[:after]).fit_transform(X, y, **params)
     return cross_val_predict(
         clone(pipeline[after:]), selected, y, cv=cv, groups=groups, n_jobs=n_jobs
     )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.model_selection import check_cv
+from sklearn.model_selection import BaseCrossValidator, check_cv
 from sklearn.utils import indexable
 
 from skfdan.table import is_missing
@@ -15,7 +15,7 @@ from skfdan.table import is_missing
 __all__ = ["AudioHoldout", "audio_rows"]
 
 
-class AudioHoldout:
+class AudioHoldout(BaseCrossValidator):
     """Hold out voices with any scikit-learn splitter; faces never are tested.
 
     Works on a modality table with one filled cell a row (see
@@ -53,6 +53,9 @@ class AudioHoldout:
     [2 3 6 7] [4 5]
     [0 1 4 5] [6 7]
     """
+
+    # With metadata routing, searches hand over what a splitter says that it reads.
+    __metadata_request__split = {"groups": True}  # noqa: RUF012
 
     def __init__(self, inner_cv, visual: str = "all"):
         # A search counts the splits before it uses them, which would empty an iterator.

@@ -7,7 +7,7 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
-from sklearn.model_selection import GroupKFold, KFold, StratifiedShuffleSplit
+from sklearn.model_selection import BaseCrossValidator, GroupKFold, KFold, StratifiedShuffleSplit
 from sklearn.utils import indexable
 
 from skfdan.table import is_missing
@@ -60,7 +60,7 @@ _OFFICIAL = {
 }
 
 
-class Protocol:
+class Protocol(BaseCrossValidator):
     """A splitter that has a name and says what it holds out and what leaks.
 
     Goes wherever scikit-learn takes ``cv=``. :func:`make_protocol` makes the
@@ -87,6 +87,8 @@ class Protocol:
     >>> loso
     Protocol('loso', AudioHoldout(LeaveOneGroupOut(), visual='disjoint'))
     """
+
+    __metadata_request__split = {"groups": True}  # noqa: RUF012
 
     def __init__(
         self, name: str, cv, description: str, parameters: Mapping[str, Any] | None = None

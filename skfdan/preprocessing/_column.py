@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
 
-from ..table import as_cells, is_missing
+from ..table import SKIP, as_cells, is_missing
 from ._failures import describe_cell
 
 __all__ = ["OneColumn"]
@@ -132,7 +132,10 @@ def _holds_cells(frame: pd.DataFrame) -> bool:
     """Tell whether any entry is a path, an array or missing among objects."""
     columns = (frame.iloc[:, i] for i in range(frame.shape[1]))
     return any(
-        isinstance(cell, (str, os.PathLike, tuple)) or cell is None or np.ndim(cell) > 0
+        isinstance(cell, (str, os.PathLike, tuple))
+        or cell is None
+        or cell is SKIP
+        or np.ndim(cell) > 0
         for column in columns
         if column.dtype.kind not in "biufc"
         for cell in column

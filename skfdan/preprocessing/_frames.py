@@ -97,8 +97,16 @@ def read_image(path: str | os.PathLike, *, limits: DecodeLimits | None = None) -
         with open(source, "rb") as file, _open_picture(file, source, name) as picture:
             limits._check_picture(source, *picture.size)
             image = ImageOps.exif_transpose(picture)
-            if image.mode.startswith("I"):
-                grey = (np.asarray(image) >> 8).astype(np.uint8)
+            if image.mode.startswith(("I", "F")):
+                values = np.asarray(image)
+                # Modes of 16 bits, and what 16 bits are read as where Pillow has no mode for them.
+                if image.mode == "F" or (image.mode == "I" and name == "TIFF"):
+                    raise MediaError(
+                        source,
+                        f"holds {values.dtype} numbers, of which it does not say what is white; "
+                        "save it with 8 or 16 bits",
+                    )
+                grey = (values >> 8).astype(np.uint8)
                 return np.repeat(grey[..., None], 3, axis=2)
             return np.array(image.convert("RGB"))
     except (MediaError, MemoryError):
@@ -271,7 +279,13 @@ def _folder_pictures(folder: str) -> list[Path]:
     ]
     if not pictures:
         raise MediaError(folder, f"is a folder without pictures ({', '.join(sorted(_PICTURES))})")
-    return sorted(pictures, key=lambda p: [t.zfill(12) for t in re.split(r"(\d+)", p.name)])
+    return sorted(pictures, key=lambda p: (_by_number(p.name), p.name))
+
+
+def _by_number(name: str) -> list[str | int]:
+    """Return text and numbers in turn."""
+    parts = re.split(r"([0-9]+)", name)
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)]
 
 
 def _decode_forward(
@@ -334,5 +348,11 @@ def _upright(frame: Any, source: str, limits: DecodeLimits) -> np.ndarray:
     """Convert a decoded frame to RGB, turned as the file says it is to be shown."""
     limits._check_picture(source, frame.width, frame.height)
     image = frame.to_ndarray(format="rgb24")
-    turns = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+    shown = frame.side_data.get("DISPLAYMATRIX")
+    if shown is None:
+        return image
+    # (x, y) is shown at (a x + c y, b x + d y): a camera's front side mirrors, too.
+    a, b, _, c, d = np.frombuffer(shown, np.int32, 5).tolist()
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        image, a, d = image.swapaxes(0, 1), c, b
+    return np.ascontiguousarray(image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])

@@ -241,3 +241,20 @@ def test_help_imports_no_decoder_and_no_network():
     modules = set(done.stdout.split())
     assert "skfdan.cli" in modules
     assert not modules & {"torch", "av", "soundfile", "skimage", "librosa", "skfdan.datasets"}
+
+
+def test_no_other_file_is_overwritten(folder, capsys, monkeypatch):
+    monkeypatch.chdir(folder)
+    text = "emotion,audio,speaker\nanger,happy/ann_1.wav,ann\nsad,sad/bob_1.wav,bob\n"
+    (folder / "clips.csv").write_text(text)
+    clip = (folder / "happy/ann_1.wav").read_bytes()
+    for corpus, target in (("clips.csv", "clips.csv"), (".", "happy/ann_1.wav")):
+        assert main(["check", corpus, "--csv", target]) == 2
+        assert f"--csv {target}: there is a file that is no list of problems" in (
+            capsys.readouterr().err
+        )
+    assert (folder / "clips.csv").read_text() == text
+    assert (folder / "happy/ann_1.wav").read_bytes() == clip
+    for _ in range(2):  # a list of problems may be made anew
+        assert main(["check", "clips.csv", "--csv", "problems.csv"]) == 0
+    assert (folder / "problems.csv").read_text().startswith("file,row,stage,")

@@ -220,3 +220,12 @@ def test_real_clips(model, real_data, capsys):
         pytest.skip("SKFDAN_DATA has no clips")
     assert main(["predict", str(model), *files, "--json"]) == 0
     assert [line["error"] for line in as_json(capsys)] == [None] * len(files)
+
+
+def test_every_reader_of_sound_is_of_voices():
+    from skfdan.cli._predictor import _modality
+    from skfdan.preprocessing import MFCC, FaceFrames, MelSpectrogram, Wav2Vec2Embedding
+
+    for transformer in (MelSpectrogram(), MFCC(), Wav2Vec2Embedding()):
+        assert _modality(transformer) == "audio"
+    assert _modality(FaceFrames()) == "visual"

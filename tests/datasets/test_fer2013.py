@@ -136,6 +136,15 @@ def test_npz_defects(tmp_path, changes, match):
         load_fer2013(write_npz(tmp_path / "fer.npz", **changes))
 
 
+@pytest.mark.parametrize("damage", ["other", "short", "empty"])
+def test_npz_that_is_none(tmp_path, damage):
+    path = write_npz(tmp_path / "fer.npz")
+    content = path.read_bytes()
+    path.write_bytes({"other": b"<html>404</html>", "short": content[:200], "empty": b""}[damage])
+    with pytest.raises(ValueError, match=r"fer\.npz' is no npz file, or is damaged"):
+        load_fer2013(path)
+
+
 def test_image_folders(tmp_path):
     touch(tmp_path, *(f"train/{c}/1.jpg" for c in CLASSES), "test/happy/PublicTest_1.png")
     touch(tmp_path, "train/bliss/1.jpg", "train/happy/notes.txt")

@@ -179,3 +179,70 @@ def test_manifest_of_words_alone(tmp_path):
     data = load_folder(manifest(tmp_path, "emotion,text", "joy,Hello", "anger,No"))
     assert data.table["text"].tolist() == ["Hello", "No"]
     assert data.table[["visual", "audio"]].isna().all(axis=None)
+
+
+def test_the_first_group_that_holds_something_is_the_speaker(tmp_path):
+    touch(tmp_path, "anger/spk1_a.wav", "anger/actor7_b.wav", "sad/actor8_c.wav", "sad/_d.wav")
+    data = load_folder(tmp_path, speaker_pattern=r"(spk\d+)_|(actor\d+)_|()_")
+    assert sorted(data.groups) == ["actor7", "actor8", "spk1"]
+    assert data.report["reason"].str.contains("finds no speaker").sum() == 1
+
+
+def written(tmp_path, text):
+    touch(tmp_path, "a.wav", "b.wav")
+    (tmp_path / "m.csv").write_text(text)
+    return tmp_path / "m.csv"
+
+
+@pytest.mark.parametrize("end", ["", ","])
+def test_rows_that_end_in_a_comma(tmp_path, end):
+    rows = "".join(f"{row}{end}\n" for row in ("1,anger,ann,a.wav", "2,sad,bob,b.wav"))
+    data = load_folder(written(tmp_path, "clip,emotion,speaker,audio\n" + rows))
+    assert data.target.tolist() == ["anger", "sadness"]
+    assert data.groups.tolist() == ["ann", "bob"]
+    assert data.table["audio"].notna().all()
+
+
+def test_more_fields_than_names(tmp_path):
+    path = written(tmp_path, "emotion,audio\nanger,a.wav,ann\nsad,b.wav,bob\n")
+    with pytest.raises(ValueError, match=r"m\.csv' have more fields than its header has names"):
+        load_folder(path)
+
+
+def test_spaces_make_no_other_speaker(tmp_path):
+    path = written(tmp_path, "emotion,audio,speaker\nanger,a.wav,Ada\n sad,b.wav,Ada \n")
+    data = load_folder(path)
+    assert data.groups.tolist() == ["Ada", "Ada"]
+    assert data.target.tolist() == ["anger", "sadness"]
+
+
+@pytest.mark.parametrize("column", ["emotion", "speaker"])
+def test_a_blank_field_is_none(tmp_path, column):
+    fields = {"emotion": "anger", "speaker": "ann", column: " "}
+    row = f"{fields['emotion']},b.wav,{fields['speaker']}"
+    path = written(tmp_path, f"emotion,audio,speaker\nsad,a.wav,bob\n{row}\n")
+    with pytest.raises(ValueError, match=f"data row 2 of .* has no {column}"):
+        load_folder(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("emotion,emotion ,audio\nanger,sad,a.wav\n", "several columns 'emotion'"),
+        ("emotion,audio,speaker\n", "has a header but no data row"),
+    ],
+)
+def test_manifests_that_cannot_be_read(tmp_path, text, said):
+    with pytest.raises(ValueError, match=said):
+        load_folder(written(tmp_path, text))
+
+
+def test_speaker_pattern_of_a_written(tmp_path):
+    touch(tmp_path, "ann_1.wav", "bob_1.mp4")
+    path = written(tmp_path, "emotion,audio,visual\nanger,ann_1.wav,\nsad,,bob_1.mp4\n")
+    assert load_folder(path, speaker_pattern=r"(\w+)_").groups.tolist() == ["ann", "bob"]
+    with pytest.raises(ValueError, match="finds no speaker in data row 2 of"):
+        load_folder(path, speaker_pattern="ann")
+    named = written(tmp_path, "emotion,audio,speaker\nanger,a.wav,ann\n")
+    with pytest.raises(ValueError, match="has a column 'speaker'"):
+        load_folder(named, speaker_pattern=r"(\w+)_")

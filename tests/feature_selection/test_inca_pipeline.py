@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 from sklearn.datasets import make_classification
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score
-from sklearn.model_selection import cross_val_predict, cross_val_score
+from sklearn.model_selection import GroupKFold, cross_val_predict, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
@@ -37,6 +38,25 @@ def test_noise_scores_by_chance_nested_and_far_above_leaky():
     assert abs(nested - 0.5) < 3 * 0.5 / 60**0.5
     assert leaky > 0.8
     assert not hasattr(pipeline[0], "ranking_")
+
+
+@pytest.mark.filterwarnings("ignore:inca_leaky_cross_val_predict selects")
+def test_groups_reach_the_selector():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(36, 20)), np.tile(["anger", "joy"], 18)
+    groups = np.repeat(np.arange(6), 6)
+    seen = []
+
+    class Watched(GroupKFold):
+        def split(self, X, y=None, groups=None):
+            seen.append(np.asarray(groups))
+            return super().split(X, y, groups)
+
+    selector = INCASelector(cv=Watched(3), k_min=2, k_max=4, random_state=0)
+    pipeline = make_pipeline(selector, LogisticRegression())
+    inca_leaky_cross_val_predict(pipeline, X, y, cv=GroupKFold(3), groups=groups)
+    assert seen
+    np.testing.assert_array_equal(seen[0], groups)
 
 
 def test_leaky_protocol_needs_the_selector(problem):

@@ -148,6 +148,53 @@ def test_video_is_turned_as_shown(degrees, turns, write_video, moving_frames):
     np.testing.assert_array_equal(read_frames(path, 1)[0], np.rot90(upright, turns))
 
 
+@pytest.mark.parametrize(
+    ("matrix", "shown"),
+    [
+        ((-1, 0, 0, 1), lambda x: x[:, ::-1]),  # the mirror of a front camera
+        ((1, 0, 0, -1), lambda x: x[::-1]),
+        ((0, 1, 1, 0), lambda x: x.swapaxes(0, 1)),
+        ((0, -1, -1, 0), lambda x: np.rot90(x.swapaxes(0, 1), 2)),
+    ],
+    ids=["left and right", "top and bottom", "transposed", "about the other diagonal"],
+)
+def test_mirrored_video_is_shown_so(matrix, shown, write_video, moving_frames):
+    path = write_video("a.mp4", moving_frames(4))
+    upright = read_frames(path, 1)[0]
+    content = bytearray(path.read_bytes())
+    at = content.index(b"tkhd") + 4 + 40
+    a, b, c, d = matrix
+    numbers = (a, b, 0, c, d, 0, 0, 0)
+    content[at : at + 32] = b"".join((n * 65536).to_bytes(4, "big", signed=True) for n in numbers)
+    path.write_bytes(content)
+    np.testing.assert_array_equal(read_frames(path, 1)[0], shown(upright))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["aa2.png", "b1.png"],
+        ["angry.png", "joy.png", "sad.png"],
+        ["f001.png", "f01.png", "f1.png"],
+        ["1.png", "a.png"],
+    ],
+)
+def test_folder_order_is_that_of_names_and_numbers(names, tmp_path):
+    for i in np.random.default_rng(0).permutation(len(names)):
+        Image.new("L", (6, 4), 10 * int(i)).save(tmp_path / names[i])
+    frames = read_frames(tmp_path, indices=range(len(names)))
+    assert [int(f[0, 0, 0]) for f in frames] == [10 * i for i in range(len(names))]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_pictures_of_numbers_without_a_white_are_refused(dtype, tmp_path):
+    Image.fromarray(np.arange(24).reshape(4, 6).astype(dtype)).save(tmp_path / "a.tif")
+    with pytest.raises(MediaError, match=rf"a\.tif.*{np.dtype(dtype)} numbers.*8 or 16 bits"):
+        read_image(tmp_path / "a.tif")
+    Image.fromarray(np.full((4, 6), 513, np.uint16)).save(tmp_path / "b.tif")
+    assert (read_image(tmp_path / "b.tif") == 2).all()
+
+
 def test_folder_order_is_by_number(tmp_path):
     for i in (1, 2, 10, 11, 100):
         Image.new("RGB", (6, 4), (i, 0, 0)).save(tmp_path / f"frame{i}.png")
