@@ -119,13 +119,13 @@ def _csv_rows(path: Path) -> pd.DataFrame:
 
 
 def _npz_rows(path: Path) -> pd.DataFrame:
-    try:
-        loaded = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"FER2013: {str(path)!r} is no npz file, or is damaged; copy or download it again."
-        ) from error
-    with loaded as arrays:
+    with open(path, "rb") as file:  # which np.load would leave open where it fails
+        try:
+            arrays = np.load(file, allow_pickle=False)
+        except (ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"FER2013: {str(path)!r} is no npz file, or is damaged; copy or download it again."
+            ) from error
         missing = {"images", "labels", "classes", "split"} - set(arrays)
         if missing:
             raise ValueError(
