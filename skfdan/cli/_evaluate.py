@@ -155,11 +155,14 @@ def _predict(data: Bunch, rows: np.ndarray, predictor: Predictor) -> tuple[np.nd
 
     from skfdan.cli._predictor import CHUNK
 
-    clf, found, n_bad = predictor.classifier, [], 0
+    clf, found, n_bad, n_half = predictor.classifier, [], 0, 0
     for start in range(0, len(rows), CHUNK):
         chunk = rows[start : start + CHUNK]
         table = data.table.iloc[chunk]
-        probabilities, errors = predictor.table(table)
+        probabilities, errors, left_out = predictor.table(table)
+        for (modality, row), reason in left_out.items():
+            n_half += 1
+            tell(f"skfdan: warning: {table.iloc[row][modality]}: {reason}")
         for row, error in enumerate(errors):
             if error is not None:
                 n_bad += 1
@@ -172,7 +175,12 @@ def _predict(data: Bunch, rows: np.ndarray, predictor: Predictor) -> tuple[np.nd
             f"skfdan: warning: {count(n_bad, 'clip')} could not be read and count with the most "
             "frequent emotion of the training"
         )
-    return np.array(predictor.classes)[np.concatenate(found)], n_bad
+    if n_half:
+        tell(
+            f"skfdan: warning: of {count(n_half, 'clip')} only the voice or only the face could be "
+            "read and was scored"
+        )
+    return np.array(predictor.classes)[np.concatenate(found)], n_bad + n_half
 
 
 def _facts(model: str) -> dict:

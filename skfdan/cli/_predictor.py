@@ -137,7 +137,7 @@ class Predictor:
 
     def files(self, files: Sequence[str]) -> tuple[np.ndarray, list[str | None]]:
         """Predict some files; see :meth:`table`."""
-        return self.table(self._as_table(files))
+        return self._predict(self._as_table(files))[:2]
 
     def file(self, file: str) -> Answer:
         """Predict one file as :meth:`files` does, and tell what was read of it."""
@@ -157,7 +157,9 @@ class Predictor:
             audio = [None if suffix in IMAGE_SUFFIXES else file for file, suffix in pairs]
         return make_table(visual=visual, audio=audio)
 
-    def table(self, table: pd.DataFrame) -> tuple[np.ndarray, list[str | None]]:
+    def table(
+        self, table: pd.DataFrame
+    ) -> tuple[np.ndarray, list[str | None], dict[tuple[str, int], str]]:
         """Predict the rows of a table of paths, at most ``CHUNK`` at a time.
 
         Parameters
@@ -171,8 +173,17 @@ class Predictor:
             NaN in the rows that could not be read.
         errors : list of length n
             What is wrong with a row, or None.
+        left_out : dict of (modality, row) to str
+            What is wrong with single cells of rows that the other cell was enough for.
         """
-        return self._predict(table)[:2]
+        probabilities, errors, reports = self._predict(table)
+        left_out = {
+            (modality, row): "; ".join(reasons)
+            for modality, rows in reports.items()
+            for row, reasons in rows.items()
+            if errors[row] is None
+        }
+        return probabilities, errors, left_out
 
     def _predict(
         self, table: pd.DataFrame

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import numbers
 import os
 import platform
 from collections import Counter
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn.model_selection import check_cv
 
 from skfdan.table import MODALITIES, TEXT, is_blank, is_missing
 
@@ -99,9 +101,9 @@ def save_splits(
     ----------
     path : path-like
         The file; missing folders are made.
-    cv : Protocol, splitter or iterable of (train, test)
-        What divides the rows. A splitter needs ``X``; an iterable gives row
-        positions.
+    cv : Protocol, splitter, int or iterable of (train, test)
+        What divides the rows. A splitter needs ``X``; an integer is a number of folds, as
+        everywhere in scikit-learn; an iterable gives row positions.
     ids : sequence of str of length n
         Names of the rows, each once: clips, or :func:`make_row_ids` where a
         clip has several rows.
@@ -136,6 +138,8 @@ def save_splits(
     ((array([2, 3]), array([0, 1])), (array([1, 0]), array([3, 2])))
     """
     ids = _check_ids(ids, "save_splits")
+    if isinstance(cv, numbers.Integral):
+        cv = check_cv(cv, y, classifier=y is not None)
     if hasattr(cv, "split"):
         if X is None:
             raise ValueError("save_splits: a splitter needs the table; give X=.")

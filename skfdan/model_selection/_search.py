@@ -86,7 +86,9 @@ class FDANSearchCV(GridSearchCV):
         long, and so on up to ``max_epochs``. As
         :class:`~sklearn.model_selection.HalvingGridSearchCV` with
         ``resource="max_epochs"``, ``factor=halving`` and
-        ``max_resources=max_epochs``. None trains all of them for ``max_epochs``.
+        ``max_resources=max_epochs``, but for the last part, which is ``max_epochs`` long
+        here and the largest multiple of the first that fits there. None trains all of them for
+        ``max_epochs``.
 
     Attributes
     ----------
@@ -318,7 +320,6 @@ class FDANSearchCV(GridSearchCV):
         name, longest = self._epochs_parameter()
         if any(name in candidate for candidate in candidates):
             raise ValueError(f"halving varies {name}; leave it out of param_grid.")
-        metric = self.refit if isinstance(self.refit, str) else "score"
         last = 0
         while self.halving ** (last + 1) <= min(len(candidates), longest):
             last += 1
@@ -329,6 +330,9 @@ class FDANSearchCV(GridSearchCV):
             results = evaluate_candidates(
                 candidates, more_results={"iter": [i] * n, "n_resources": [epochs] * n}
             )
+            # With one score, refit may name it as well as be True.
+            one = "mean_test_score" in results
+            metric = "score" if one or not isinstance(self.refit, str) else self.refit
             if f"mean_test_{metric}" not in results:
                 raise ValueError(
                     f"halving ranks candidates by one score, and there is no {metric!r}: name the "

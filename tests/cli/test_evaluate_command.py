@@ -101,6 +101,23 @@ def test_unknown_emotions_broken_files_and_no_speakers(corpus, model, tmp_path, 
     assert found["WAR"] == pytest.approx((right.sum() + (guess == frame["emotion"][0])) / 21)
 
 
+def test_half_a_clip_that_cannot_be_read_is_told(corpus, model, tmp_path, capsys):
+    frame = pd.read_csv(corpus)[["visual", "audio", "emotion"]]
+    for column in ("visual", "audio"):
+        frame[column] = [str(corpus.parent / name) for name in frame[column]]
+    (tmp_path / "broken.wav").write_text("no picture")
+    frame.loc[0, "visual"] = "broken.wav"
+    frame.to_csv(tmp_path / "clips.csv", index=False)
+    arguments = ["evaluate", str(model), str(tmp_path / "clips.csv"), "--json"]
+    assert main([*arguments, "--modality", "fused"]) == 1
+    out, err = capsys.readouterr()
+    assert json.loads(out)["clips"] == 24
+    assert json.loads(out)["unreadable"] == 1
+    assert err.count("broken.wav") == 1
+    assert "of 1 clip only the voice or only the face could be read" in err
+    assert main([*arguments, "--modality", "audio"]) == 0
+
+
 def test_what_cannot_run(corpus, model, tmp_path, capsys):
     frame = pd.read_csv(corpus)[["audio", "emotion"]].assign(emotion="envy")
     frame["audio"] = [str(corpus.parent / name) for name in frame["audio"]]

@@ -431,6 +431,16 @@ def test_halving_is_that_of_scikit_learn(scoring, stacks):
     assert found.best_estimator_.max_epochs == 9
 
 
+def test_halving_by_a_score_that_refit_names():
+    X, y = matrix()
+    clf, grid = FDANClassifier(**SMALL | SIDES | {"max_epochs": 4}), {"alpha": [1e-3, 1.0]}
+    settings = {"cv": 2, "halving": 2, "scoring": "accuracy"}
+    named = FDANSearchCV(clf, grid, refit="accuracy", **settings).fit(X, y)
+    plain = FDANSearchCV(clf, grid, **settings).fit(X, y)
+    assert named.best_params_ == plain.best_params_
+    assert named.best_score_ == plain.best_score_
+
+
 def test_halving_within_a_pipeline_and_with_failures():
     X, y = matrix()
     estimator = make_pipeline(StandardScaler(), FDANClassifier(**SMALL | SIDES))

@@ -9,7 +9,13 @@ import pytest
 import sklearn
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.model_selection import GroupKFold, KFold, ShuffleSplit, cross_val_score
+from sklearn.model_selection import (
+    GroupKFold,
+    KFold,
+    ShuffleSplit,
+    StratifiedKFold,
+    cross_val_score,
+)
 
 import skfdan
 from skfdan import AudioHoldout, make_table, unpair
@@ -375,3 +381,10 @@ def test_words_alone_have_an_id_and_change_no_other():
     assert make_row_ids(table.iloc[:2], ["a", "b"]) == ["a#audio", "b#text"]
     with pytest.raises(ValueError, match=r"row 2 \(clip 'c'\) has no cell"):
         make_row_ids(table, ["a", "b", "c"])
+
+
+def test_a_number_is_one_of_folds(tmp_path):
+    labels = ["joy", "fear"] * (len(IDS) // 2)
+    saved = save_splits(tmp_path / "s.json", 2, IDS[: len(labels)], X=labels, y=labels)
+    expected = list(StratifiedKFold(2).split(labels, labels))
+    assert as_lists(saved) == as_lists(expected)
