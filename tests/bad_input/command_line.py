@@ -70,6 +70,12 @@ def _port_taken(c: Case):
 FOUR = ("anger/ann_1.wav", "anger/ann_2.wav", "fear/ann_1.wav", "fear/ann_2.wav")
 TRAIN = ("train", "TMP/clips", "--out", "TMP/model", "--quick")
 
+
+def _csv_of_another_kind(c: Case):
+    c.written("notes.csv", "audio,emotion\n")
+    _run("check", "TMP", "--csv", "TMP/notes.csv")(c)
+
+
 CASES = {
     "`skfdan tarin`": _run("tarin"),
     "`skfdan train` without a corpus": _run("train", "--out", "TMP/model"),
@@ -111,6 +117,7 @@ CASES = {
     "`skfdan check --csv` into a folder that is not there": _run(
         "check", "TMP", "--csv", "TMP/none/out.csv"
     ),
+    "`skfdan check --csv` to a file of another kind": _csv_of_another_kind,
     "`skfdan demo --port 8000` without a model": _run("demo", "--port", "8000"),
     "`skfdan demo --model` with `--out`": _run("demo", "--model", "MODEL", "--out", "TMP"),
     "`skfdan demo --model` with a folder that is no model": _run("demo", "--model", "TMP"),

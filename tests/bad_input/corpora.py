@@ -106,6 +106,18 @@ CASES = {
     "`load_folder` of a csv file with an empty emotion": lambda c: load_folder(
         c.written("list.csv", "audio,emotion\na.wav,joy\nb.wav,\n")
     ),
+    "`load_folder` of a csv file whose rows are longer than its header": lambda c: load_folder(
+        c.written("list.csv", "audio,emotion\na.wav,joy,ann\n")
+    ),
+    "`load_folder` of a csv file with two columns of one name": lambda c: load_folder(
+        c.written("list.csv", "audio,emotion,emotion \na.wav,joy,joy\n")
+    ),
+    "`load_folder` of a csv file without rows": lambda c: load_folder(
+        c.written("list.csv", "audio,emotion\n")
+    ),
+    "`load_folder` with a `speaker_pattern` and a column of speakers": lambda c: load_folder(
+        c.written("list.csv", "audio,emotion,speaker\na.wav,joy,ann\n"), speaker_pattern="(a)"
+    ),
     "`load_folder` of a csv file that names a file twice": _twice,
     "`load_folder` of a csv file whose files are not there": lambda c: load_folder(
         c.written("list.csv", "audio,emotion\na.wav,joy\n")

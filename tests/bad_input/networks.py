@@ -65,6 +65,12 @@ CASES = {
     "`lmmd` with memberships of different numbers of classes": lambda c: lmmd(
         _ones(4, 3), _ones(4, 3), _ones(4, 2), _ones(4, 5)
     ),
+    "`lmmd` with labels of more classes than `n_classes`": lambda c: lmmd(
+        _ones(4, 3), _ones(4, 3), _labels(4), _labels(4) + 1, 1
+    ),
+    "`lmmd` with a bandwidth of 0": lambda c: lmmd(
+        _ones(4, 3), _ones(4, 3), _labels(4), _labels(4), bandwidth=0
+    ),
     "`LMMDLoss` with features of different widths": lambda c: LMMDLoss(3)(
         _ones(4, 3), _ones(4, 2), _labels(4), _labels(4)
     ),

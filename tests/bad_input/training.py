@@ -253,6 +253,9 @@ CASES = {
         c.faces, c.sound[:5], c.y
     ),
     "`FDANClassifier().fit(X_aud=voices, y=y)` alone": lambda c: fdan().fit(X_aud=c.sound, y=c.y),
+    "`FDANClassifier` with strings in `y_vis=` and numbers in `y_aud=`": lambda c: fdan().fit(
+        c.faces, c.sound, y_vis=np.array(["joy"] * len(c.faces)), y_aud=np.arange(len(c.sound)) % 2
+    ),
     "`FDANClassifier` with `y_vis=` and no `y_aud=`": lambda c: fdan().fit(
         c.faces, c.sound, y_vis=c.y
     ),
