@@ -394,6 +394,7 @@ def test_a_method_that_holds_out_rows_knows_the_speakers(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_every_row_of_every_table(corpora, tmp_path):
     arguments = command(corpora, tmp_path, table="1", protocol="paper")
     for table in ("2", "3", "questions", "adaptation"):

@@ -70,6 +70,7 @@ def test_sequences_are_averaged_over_time():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_rows_that_lack_a_modality_cost_little_against_dropping_them():
     cells, y = signals(480, seed=1)
     train, test = np.arange(150), np.arange(150, 480)

@@ -73,6 +73,7 @@ def test_every_modality_carries_part(table, clips):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_missing_in_a_third_of_rows_costs_little_against_dropping_them(clips):
     cells, y = clips
     columns = {m: list(c) for m, c in cells.items()}

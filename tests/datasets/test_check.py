@@ -461,6 +461,7 @@ def test_limits(tmp_path):
     assert found(small, "file", "kind")[1] == (str(tmp_path / "film.mp4"), "too large")
 
 
+@pytest.mark.slow
 def test_worker_processes_tell_the_same(tmp_path, clips):
     empty = tmp_path / "empty.wav"
     empty.touch()
@@ -591,6 +592,7 @@ def test_thresholds_out_of_order(options, match):
         check(make_table(audio=["a"]), **options)
 
 
+@pytest.mark.slow
 def test_ravdess(real_data):
     result = check(load_ravdess(real_data / "ravdess"), timeout=60, n_jobs=-1)
     assert result.ok

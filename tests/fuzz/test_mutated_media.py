@@ -62,6 +62,7 @@ def run(count, *options):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_few_mutated_files_do_no_harm():
     told = run(60)
     assert "60 files" in told
