@@ -27,8 +27,8 @@ class BankMixin:
             # Each layer attends to what enters it, and nothing to what the last one gives.
             layers = self.module_.adapt(z, n_layers=len(self.module_.layers) - 1)
         self.reference_bank_ = {
-            # Half precision, of a caller's autocast, is no type of NumPy's or of no use there.
-            m: np.stack([at_least_single(features)[0].cpu().numpy() for features in zs])
+            # NumPy knows no bfloat16, which a caller's autocast may give.
+            m: np.stack([at_least_single(features).cpu().numpy() for features in zs])
             for m, zs in layers.items()
         }
 

@@ -35,7 +35,9 @@ def hold_out(
             raise ValueError(f"groups has {len(groups)} entries but X has {len(y)} rows.")
         lacking = np.flatnonzero([is_missing(group) for group in groups])
         if len(lacking):
-            raise ValueError(f"groups is missing (NaN or None) in row {lacking[0]}.")
+            raise ValueError(
+                f"groups is missing (NaN or None) in row {lacking[0]}; give every row one."
+            )
         if len(set(groups[candidates].tolist())) < 2:
             raise ValueError(
                 "early_stopping needs labelled rows of at least two groups (speakers), to train on "

@@ -112,6 +112,8 @@ def read_csv(path: Path, columns: Iterable[str], corpus: str) -> pd.DataFrame:
             frame = pd.read_csv(
                 path, dtype=str, keep_default_na=False, na_values=[""], index_col=False
             )
+            # As they stand there: of two equal ones pandas gives the second another name.
+            names = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False)
     except unreadable as error:
         raise ValueError(
             f"{corpus}: {str(path)!r} cannot be read as a UTF-8 csv file: {error}"
@@ -122,8 +124,9 @@ def read_csv(path: Path, columns: Iterable[str], corpus: str) -> pd.DataFrame:
             "each column, and quote fields that hold commas."
         ) from None
     frame.columns = [str(c).strip() for c in frame.columns]
-    twice = frame.columns[frame.columns.duplicated()]
-    if len(twice):
+    names = names.iloc[0].str.strip()
+    twice = names[names.duplicated() & (names != "")].tolist()
+    if twice:
         raise ValueError(f"{corpus}: {str(path)!r} has several columns {twice[0]!r}; rename them.")
     missing = [c for c in columns if c not in frame.columns]
     if missing:

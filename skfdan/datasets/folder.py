@@ -87,15 +87,15 @@ def _find_speaker(name: str, pattern: re.Pattern) -> str | None:
 def _speakers_of_rows(rows: pd.DataFrame, modalities: list[str], path: Path, pattern) -> list[str]:
     """Find the speakers of a manifest without a column of them in the names of its files."""
     speakers = []
-    for i, names in enumerate(rows[modalities].itertuples(index=False)):
-        found = (_find_speaker(name, pattern) for name in names if isinstance(name, str))
-        speaker = next((s for s in found if s is not None), None)
-        if speaker is None:
+    for i, cells in enumerate(rows[modalities].itertuples(index=False)):
+        names = [name for name in cells if isinstance(name, str)]
+        found = [s for name in names if (s := _find_speaker(name, pattern)) is not None]
+        if not found:
             raise ValueError(
-                f"folder: speaker_pattern={pattern.pattern!r} finds no speaker in data row {i + 1} "
-                f"of {str(path)!r}: {[name for name in names if isinstance(name, str)]}."
+                f"folder: speaker_pattern={pattern.pattern!r} finds no speaker in the files of "
+                f"data row {i + 1} of {str(path)!r}: {names}. Mend it, or give a column 'speaker'."
             )
-        speakers.append(speaker)
+        speakers.append(found[0])
     return speakers
 
 
@@ -137,8 +137,10 @@ def _manifest_rows(
             "find; leave out one of them."
         )
     if not known:
-        named = None if pattern is None else _speakers_of_rows(rows, modalities, path, pattern)
-        known, rows["speaker"] = named is not None, rows["clip"] if named is None else named
+        known = pattern is not None
+        rows["speaker"] = (
+            _speakers_of_rows(rows, modalities, path, pattern) if known else rows["clip"]
+        )
     rows["emotion"] = rows["emotion"].map(canonical_emotion)
     named = rows[modalities].notna().any(axis=1)
     for modality in ("visual", "audio"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from typing import ClassVar
 
 import numpy as np
 from sklearn.base import clone
@@ -55,7 +56,7 @@ class AudioHoldout(BaseCrossValidator):
     """
 
     # With metadata routing, searches hand over what a splitter says that it reads.
-    __metadata_request__split = {"groups": True}  # noqa: RUF012
+    __metadata_request__split: ClassVar = {"groups": True}
 
     def __init__(self, inner_cv, visual: str = "all"):
         # A search counts the splits before it uses them, which would empty an iterator.

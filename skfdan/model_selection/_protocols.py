@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from numbers import Integral
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.model_selection import BaseCrossValidator, GroupKFold, KFold, StratifiedShuffleSplit
@@ -88,7 +88,7 @@ class Protocol(BaseCrossValidator):
     Protocol('loso', AudioHoldout(LeaveOneGroupOut(), visual='disjoint'))
     """
 
-    __metadata_request__split = {"groups": True}  # noqa: RUF012
+    __metadata_request__split: ClassVar = {"groups": True}
 
     def __init__(
         self, name: str, cv, description: str, parameters: Mapping[str, Any] | None = None

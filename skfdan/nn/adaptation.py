@@ -58,7 +58,7 @@ def mmd(z_source: Tensor, z_target: Tensor, *, bandwidth: float | Tensor | None 
     check_bandwidth("mmd", bandwidth)
     if not len(z_source) or not len(z_target):
         return 0.0 * (z_source.sum() + z_target.sum())
-    z_source, z_target = at_least_single(z_source, z_target)
+    z_source, z_target = at_least_single(z_source), at_least_single(z_target)
     weights = torch.cat(
         [
             torch.full_like(z_source[:, :1], 1 / len(z_source)),
@@ -106,7 +106,7 @@ def coral(z_source: Tensor, z_target: Tensor) -> Tensor:
         return 0.0 * (z_source.sum() + z_target.sum())
     covariances = []
     with without_autocast(z_source.device):
-        for z in at_least_single(z_source, z_target):
+        for z in (at_least_single(z_source), at_least_single(z_target)):
             centred = z - z.mean(0, keepdim=True)
             covariances.append(centred.T @ centred / (len(z) - 1))
     difference = covariances[0] - covariances[1]
@@ -159,7 +159,7 @@ def cmd(z_source: Tensor, z_target: Tensor, n_moments: int = 5, span: float = 1.
     check_matrices("cmd", z_source, z_target)
     if not len(z_source) or not len(z_target):
         return 0.0 * (z_source.sum() + z_target.sum())
-    z_source, z_target = at_least_single(z_source, z_target)
+    z_source, z_target = at_least_single(z_source), at_least_single(z_target)
     mean_source, mean_target = z_source.mean(0), z_target.mean(0)
     # vector_norm has the gradient 0 at 0, where a square root has none.
     total = torch.linalg.vector_norm(mean_source - mean_target) / span

@@ -80,21 +80,22 @@ def kernel_discrepancy(
     >>> bool(torch.isclose(value, expected))
     True
     """
-    z_source, z_target, weights = at_least_single(z_source, z_target, weights)
+    z_source, z_target = at_least_single(z_source), at_least_single(z_target)
+    weights = at_least_single(weights)
     with without_autocast(z_source.device):
         return _Discrepancy.apply(z_source, z_target, weights, bandwidth, classes)
 
 
-def at_least_single(*tensors: Tensor) -> tuple[Tensor, ...]:
+def at_least_single(x: Tensor) -> Tensor:
     """Turn half precision, and integers, into float32; leave float32 and float64."""
-    return tuple(t if t.dtype == torch.float64 else t.float() for t in tensors)
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager:
     """Keep products in the precision of what is multiplied."""
     if torch.is_autocast_enabled(device.type):
         return torch.autocast(device.type, enabled=False)
-    return nullcontext()  # a twentieth of the time, and most losses are short
+    return nullcontext()  # in a third of the time
 
 
 def _mean_squared_distance(square: Tensor, n: int, mean: Tensor) -> Tensor:

@@ -44,10 +44,9 @@ def lmmd(
         are taken as soft class memberships, through which no gradient flows;
         the two sides may differ in kind.
     n_classes : int or None, default=None
-        C of Eq. 8, at least the number of classes that both batches hold. None divides
-        by that number, as the DSAN and FDAN codes do; with soft labels those codes count
-        only classes that some row most probably belongs to, see
-        :func:`skfdan.nn.memberships`.
+        C of Eq. 8, above every label. None divides by the number of classes that both
+        batches hold, as the DSAN and FDAN codes do; with soft labels those codes count only
+        classes that some row most probably belongs to, see :func:`skfdan.nn.memberships`.
     bandwidth : float, scalar Tensor or None, default=None
         b, positive. None takes the mean squared distance between different rows of both
         batches together; no gradient flows through it.
@@ -107,7 +106,7 @@ def lmmd(
 
     if len(y_visual) == 0 or len(y_audio) == 0:
         return 0.0 * (z_visual.sum() + z_audio.sum())
-    z_visual, z_audio = at_least_single(z_visual, z_audio)
+    z_visual, z_audio = at_least_single(z_visual), at_least_single(z_audio)
     weights, n_shared = _signed_class_weights(y_visual, y_audio, z_visual.dtype, n_classes)
     soft = y_visual.is_floating_point() or y_audio.is_floating_point()
     classes = None if soft else torch.cat([y_visual, y_audio]).long()

@@ -70,7 +70,7 @@ def homogeneous_margin_loss(
             "homogeneous_margin_loss needs a modality and an emotion for each row; got "
             f"{len(features)} rows, {len(modality)} modalities, {len(emotion)} emotions."
         )
-    (x,) = at_least_single(features)
+    x = at_least_single(features)
     same_modality = modality[:, None] == modality
     same_emotion = emotion[:, None] == emotion
     positive, negative = ~same_modality & same_emotion, same_modality & ~same_emotion

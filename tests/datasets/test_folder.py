@@ -229,6 +229,7 @@ def test_a_blank_field_is_none(tmp_path, column):
     ("text", "said"),
     [
         ("emotion,emotion ,audio\nanger,sad,a.wav\n", "several columns 'emotion'"),
+        ("emotion,emotion,audio\nanger,sad,a.wav\n", "several columns 'emotion'"),
         ("emotion,audio,speaker\n", "has a header but no data row"),
     ],
 )
@@ -241,7 +242,7 @@ def test_speaker_pattern_of_a_written(tmp_path):
     touch(tmp_path, "ann_1.wav", "bob_1.mp4")
     path = written(tmp_path, "emotion,audio,visual\nanger,ann_1.wav,\nsad,,bob_1.mp4\n")
     assert load_folder(path, speaker_pattern=r"(\w+)_").groups.tolist() == ["ann", "bob"]
-    with pytest.raises(ValueError, match="finds no speaker in data row 2 of"):
+    with pytest.raises(ValueError, match="finds no speaker in the files of data row 2 of"):
         load_folder(path, speaker_pattern="ann")
     named = written(tmp_path, "emotion,audio,speaker\nanger,a.wav,ann\n")
     with pytest.raises(ValueError, match="has a column 'speaker'"):

@@ -297,3 +297,11 @@ def test_pandas_output_keeps_the_marker(tmp_path):
     assert mel.report_["row"].tolist() == [0]
     # And it goes through a second transformer.
     assert MelSpectrogram().fit_transform(out)[0, 0] is SKIP
+
+
+@pytest.mark.parametrize("transformer", [MelSpectrogram(), FaceFrames(detector=None)])
+def test_a_column_of_nothing_but_skipped_cells(transformer):
+    cells = np.empty((2, 1), object)
+    cells[:] = SKIP
+    out = clone(transformer).set_params(verbose=0).fit_transform(cells)
+    assert all(cell is SKIP for cell in np.ravel(out))
