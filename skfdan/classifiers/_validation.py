@@ -31,8 +31,6 @@ def hold_out(
     seed = rng.randint(2**31 - 1)
     if groups is not None:
         groups = np.asarray(groups)
-        if len(groups) != len(y):
-            raise ValueError(f"groups has {len(groups)} entries but X has {len(y)} rows.")
         lacking = np.flatnonzero([is_missing(group) for group in groups])
         if len(lacking):
             raise ValueError(

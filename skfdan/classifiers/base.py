@@ -276,6 +276,8 @@ class ModalityClassifier(
 
         ``before``, what the classifier was, is emptied where the new network takes its place.
         """
+        if groups is not None and len(groups := np.asarray(groups)) != len(encoded):
+            raise ValueError(f"groups has {len(groups)} entries but X has {len(encoded)} rows.")
         self._random_state = check_random_state(self.random_state)
         if checkpoint is not None:
             # Everything random is drawn again as it was, up to the interrupted epoch.

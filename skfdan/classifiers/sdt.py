@@ -435,8 +435,7 @@ class SDTClassifier(JointClassifier):
             return super()._outputs(X)
 
     def _fit_samples(self, samples, encoded, classes, groups, checkpoint, before) -> None:
-        if self.early_stopping:
-            groups = CURRENT.get().apart(len(encoded))
+        groups = CURRENT.get().apart(len(encoded))
         super()._fit_samples(samples, encoded, classes, groups, checkpoint, before)
 
     def _validation_samples(self, samples: Samples, lead: str, held: ModalitySamples) -> Samples:

@@ -379,8 +379,7 @@ class TFMixClassifier(ModalityClassifier):
         y = np.full(self._n_rows, -1)
         y[samples["audio"].rows] = labels["audio"]
         rows = np.flatnonzero(y >= 0)
-        known = self._groups is not None and len(self._groups) == len(y)
-        n_units = len(np.unique(self._groups[rows])) if known else len(rows)
+        n_units = len(rows if self._groups is None else np.unique(self._groups[rows]))
         if math.ceil(self.validation_fraction * n_units) < n_units:
             kept, (_, held, _) = hold_out(
                 samples, "audio", y, self._groups, self.validation_fraction, self._random_state

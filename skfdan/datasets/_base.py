@@ -40,9 +40,17 @@ SYNONYMS = {
     "bored": "boredom",
 }
 
-AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".ogg", ".m4a"})
-VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".flv", ".mkv", ".mov", ".webm"})
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp"})
+#: Suffixes by which files are told apart; what is in them is asked when they are read.
+AUDIO_SUFFIXES = frozenset(
+    {".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".aif", ".aiff", ".au"}
+    | {".wma", ".amr"}
+)
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".m4v", ".avi", ".flv", ".mkv", ".mov", ".webm", ".mpg", ".mpeg", ".wmv", ".3gp"}
+)
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
+)
 
 #: What a corpus makes of one path below its root: (clip id, role, fields) for a
 #: file of the scheme, a sentence that says why it is none, or None for a file that
@@ -318,7 +326,9 @@ def make_bunch(
         )
     head = ["clip", "corpus", "speaker", "emotion"]
     frame = rows.drop(columns=["visual", "audio"])
-    frame = frame.assign(corpus=corpus, emotion=rows["emotion"].tolist())
+    # A manifest may be of several.
+    named = frame["corpus"].fillna(corpus) if "corpus" in frame else corpus
+    frame = frame.assign(corpus=named, emotion=rows["emotion"].tolist())
     return Bunch(
         table=make_table(
             visual=rows["visual"],

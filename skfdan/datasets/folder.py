@@ -196,8 +196,8 @@ def load_folder(
     root : path-like
         A folder whose sub-folders are named after emotions (``anger/clip1.wav``), or a csv
         manifest with the columns visual and/or audio (paths relative to the manifest's
-        folder, empty where missing) and emotion; the columns speaker, clip, split and text
-        have a meaning too, and any other column is carried along in the frame.
+        folder, empty where missing) and emotion; the columns speaker, clip, corpus, split and
+        text have a meaning too, and any other column is carried along in the frame.
     emotions : list of str, dict of str to (str or None), or None, default=None
         None keeps all. A list keeps those emotions. A dict renames emotions, drops those
         whose value is None and keeps the others. Common words have been mapped before:
@@ -208,7 +208,8 @@ def load_folder(
         folders, and manifests without a column ``speaker``. None makes every clip a group of
         its own.
     corpus : str, default="folder"
-        Name of the corpus in the frame.
+        Name of the corpus in the frame, for rows to which a manifest's column ``corpus`` gives
+        none.
     text : str or None, default="text"
         For a manifest: its column of transcripts. They become the column ``text`` of the
         table, and stay in the frame. A row with words that names no file is kept. None, or
@@ -240,6 +241,13 @@ def load_folder(
     ValueError
         If a manifest lacks a column (that of ``text=`` too) or value, a file or clip is there
         twice, an emotion is unknown or nothing is left.
+
+    Notes
+    -----
+    In emotion folders, files are told apart by their suffix: sound (.wav, .flac, .mp3, .ogg, .oga,
+    .opus, .m4a, .aac, .aif, .aiff, .au, .wma, .amr), video (.mp4, .m4v, .avi, .flv, .mkv, .mov,
+    .webm, .mpg, .mpeg, .wmv, .3gp) and pictures (.jpg, .jpeg, .png, .bmp, .webp, .tif, .tiff, .pgm,
+    .ppm). Others are in the report. A manifest may name files of any suffix.
 
     References
     ----------

@@ -235,6 +235,15 @@ def test_early_stopping_holds_out_whole_groups(clips):
     assert len(train["audio"]) == len(train["visual"]) == 32
 
 
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_groups_of_another_length_are_refused(clips, early_stopping):
+    X_vis, X_aud, y = clips
+    clf = FDANClassifier(**QUICK, early_stopping=early_stopping)
+    with pytest.raises(ValueError, match=f"groups has 3 entries but X has {len(y)} rows"):
+        clf.fit(X_vis, X_aud, y, groups=[1, 2, 3])
+    assert not hasattr(clf, "classes_")
+
+
 def test_skorch_callbacks_work(clips):
     stop = EarlyStopping(monitor="train_loss", patience=2, threshold=1e9, threshold_mode="abs")
     clf = FDANClassifier(**{**QUICK, "max_epochs": 50}, callbacks=[stop])

@@ -1,6 +1,11 @@
+import av
+import numpy as np
 import pytest
+from PIL import Image
 
-from skfdan.datasets import load_folder
+from skfdan.datasets import _base, load_folder
+from skfdan.preprocessing import FaceFrames, MelSpectrogram
+from skfdan.preprocessing._frames import _PICTURES
 
 
 def touch(root, *names):
@@ -54,6 +59,86 @@ def test_one_clip_in_two_sound_files(tmp_path):
     touch(tmp_path, "happy/a.wav", "happy/a.flac")
     with pytest.raises(ValueError, match="'happy/a' is there twice"):
         load_folder(tmp_path)
+
+
+def write_sound(path, codec, rate):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate, layout="mono", bit_rate=64000)
+        noise = np.random.default_rng(0).integers(-9999, 9999, (1, rate), np.int16)
+        frame = av.AudioFrame.from_ndarray(noise, format="s16", layout="mono")
+        frame.sample_rate = rate
+        for part in (frame, None):
+            container.mux(stream.encode(part))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"),
+    {
+        ".aac": "aac",
+        ".aiff": "pcm_s16be",
+        ".aif": "pcm_s16be",
+        ".au": "pcm_s16be",
+        ".m4a": "aac",
+        ".oga": "libopus",
+        ".opus": "libopus",
+        ".wma": "wmav2",
+    }.items(),
+)
+def test_sound_by_suffix(tmp_path, suffix, codec):
+    file = touch(tmp_path, f"anger/a{suffix.upper()}") / f"anger/a{suffix.upper()}"
+    write_sound(file, codec, 48000)
+    data = load_folder(tmp_path)
+    assert data.table.to_numpy().tolist() == [[None, str(file)]]
+    assert MelSpectrogram(duration=None).transform(data.table[["audio"]])[0, 0].shape[1] > 50
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"),
+    {
+        ".m4v": "mpeg4",
+        ".mpg": "mpeg1video",
+        ".mpeg": "mpeg2video",
+        ".wmv": "wmv2",
+        ".3gp": "mpeg4",
+    }.items(),
+)
+def test_video_by_suffix(tmp_path, suffix, codec):
+    file = touch(tmp_path, f"anger/a{suffix}") / f"anger/a{suffix}"
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        frames = [
+            av.VideoFrame.from_ndarray(np.full((48, 64, 3), 9 * i, np.uint8)) for i in range(9)
+        ]
+        for frame in (*frames, None):
+            container.mux(stream.encode(frame))
+    data = load_folder(tmp_path)
+    assert data.table.to_numpy().tolist() == [[str(file)] * 2]
+    faces = FaceFrames(detector=None, size=8).transform(data.table[["visual"]])
+    assert faces[0, 0].shape == (3, 3, 8, 8)
+
+
+@pytest.mark.parametrize("suffix", sorted(_base.IMAGE_SUFFIXES))
+def test_picture_by_suffix(tmp_path, suffix):
+    file = touch(tmp_path, f"anger/a{suffix}") / f"anger/a{suffix}"
+    Image.new("L" if suffix == ".pgm" else "RGB", (20, 16)).save(file)
+    data = load_folder(tmp_path)
+    assert data.table.to_numpy().tolist() == [[str(file), None]]
+    faces = FaceFrames(detector=None, size=8).transform(data.table[["visual"]])
+    assert faces[0, 0].shape == (3, 8, 8)
+
+
+def test_pictures_are_those_of_frame_folders():
+    assert _base.IMAGE_SUFFIXES == _PICTURES
+
+
+def test_corpora_of_a_manifest(tmp_path):
+    touch(tmp_path, "1.wav", "2.wav")
+    (tmp_path / "m.csv").write_text("audio,emotion,corpus\n1.wav,sad,emodb\n2.wav,joy,\n")
+    assert load_folder(tmp_path / "m.csv", corpus="mine").frame["corpus"].tolist() == [
+        "emodb",
+        "mine",
+    ]
 
 
 def test_manifest(tmp_path):
