@@ -117,11 +117,11 @@ def add(commands) -> None:
         help="an unreadable file counts as missing, ends the command, or takes its whole clip "
         "along (default: %(default)s)",
     )
-    train.add_argument("--cache", metavar="DIR", type=Path, help="keeps what was decoded")
+    train.add_argument("--cache", metavar="DIR", type=_folder, help="keeps what was decoded")
     train.add_argument(
         "--checkpoint",
         metavar="DIR",
-        type=Path,
+        type=_folder,
         help="keeps the state of the training, so that the same command goes on where it was",
     )
     add_jobs(train)
@@ -135,6 +135,13 @@ def _share(text: str) -> float:
     if not 0 < share < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1")
     return share
+
+
+def _folder(text: str) -> Path:
+    path = Path(text).expanduser()
+    if not text or (path.exists() and not path.is_dir()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no folder, nor the name of a new one")
+    return path
 
 
 def _seed(text: str) -> int:
@@ -228,7 +235,7 @@ def _estimators(
         predict_modality=lead,
         on_error=arguments.on_error,
         # A folder for each fit: another seed or corpus starts anew instead of being refused.
-        checkpoint_dir=None if state is None else state.expanduser() / "{fit}",
+        checkpoint_dir=None if state is None else state / "{fit}",
         device=arguments.device,
         random_state=arguments.seed,
     )

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from sklearn.utils import Bunch
 
-from ..table import MODALITIES, is_missing, make_table
+from ..table import MODALITIES, SKIP, is_missing, make_table
 from ._base import AUDIO_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES, Report, check_root, walk
 
 
@@ -83,11 +83,16 @@ def _plain(value: Any) -> Any:
 def table_items(
     table: pd.DataFrame, y: list | None, groups: list | None, split: list | None
 ) -> tuple[list[Item], list[int]]:
-    """Return the cells that are not missing, and the rows that have none."""
+    """Return the cells that are not missing, and the rows that have none.
+
+    Rows with a cell to skip are neither: classifiers leave them out.
+    """
     items, empty = [], []
     for row in range(len(table)):
         known = [None if v is None else v[row] for v in (y, groups, split)]
         cells = {m: table[m].iloc[row] for m in MODALITIES if m in table.columns}
+        if any(cell is SKIP for cell in cells.values()):
+            continue
         cells = {m: cell for m, cell in cells.items() if not is_missing(cell)}
         if not cells:
             empty.append(row)

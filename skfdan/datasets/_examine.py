@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import numbers
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ class Facts:
     file : str or None
         Digest of the file's bytes; None for an array or a folder.
     seconds : float or None
-        Duration; None for still pictures and arrays.
+        Duration; None for still pictures and for arrays without a rate.
     rate : int or None
         Samples a second, of a sound file.
     size : tuple (width, height) or None
@@ -148,7 +149,7 @@ def _examine_one(cell: Any, modality: str, limits: DecodeLimits) -> Facts | Fail
     try:
         if isinstance(cell, (str, os.PathLike)):
             return (_sound if modality == "audio" else _pictures)(os.fspath(cell), limits)
-        return _array(cell)
+        return _array(cell, modality)
     except FileNotFoundError:
         return Failure("missing", "there is no such file")
     except media.MediaError as error:
@@ -283,8 +284,16 @@ def _video(path: str, limits: DecodeLimits) -> Facts:
     )
 
 
-def _array(cell: Any) -> Facts | Failure:
-    """Take an array cell, of shape (n_mels, T), (3, H, W) or (frames, 3, H, W)."""
+def _array(cell: Any, modality: str) -> Facts | Failure:
+    """Take an array, or samples with their rate.
+
+    Pictures are of shape (3, H, W), (H, W, 3) or (frames, 3, H, W) and so on.
+    """
+    rate = None
+    if modality == "audio" and isinstance(cell, tuple) and len(cell) == 2:
+        cell, rate = cell
+        if not (isinstance(rate, numbers.Real) and 0 < rate < np.inf):
+            return Failure("broken", f"is sound of the rate {rate!r:.60}, which is no number of Hz")
     array = np.asarray(cell)
     if array.dtype.kind not in "biuf":
         return Failure("broken", f"is neither a path nor an array of numbers: {cell!r:.60}")
@@ -292,8 +301,16 @@ def _array(cell: Any) -> Facts | Failure:
         return Failure("broken", f"is an empty array of shape {array.shape}")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         return Failure("broken", f"holds {np.sum(~np.isfinite(array))} values that are not finite")
-    size = (array.shape[-1], array.shape[-2]) if array.ndim > 2 else None
-    return Facts(content=_digest({}, array), size=size)
+    size = None
+    if array.ndim > 2:
+        # As FaceFrames reads them.
+        last = array.shape[-1] in (1, 3) and array.shape[-3] not in (1, 3)
+        height, width = array.shape[-3:-1] if last else array.shape[-2:]
+        size = width, height
+    if rate is None:
+        return Facts(content=_digest({}, array), size=size)
+    content = _digest({"rate": float(rate)}, array)
+    return Facts(content=content, seconds=array.shape[0] / float(rate))
 
 
 def _digest(facts: Mapping[str, Any], array: np.ndarray | None = None) -> str:

@@ -254,7 +254,7 @@ def check_corpus(
         found.add("read", "missing", "the row has neither a visual nor an audio cell", row=row)
     loose = found.add_report(report)
     items += loose
-    if not items and not empty:
+    if not items and not len(table):
         raise ValueError("check_corpus: the corpus has no row, and its report names no media.")
     decoded = []
     facts = _examine_all(items, limits, timeout, n_jobs, verbose)

@@ -171,6 +171,8 @@ def test_interrupted_and_gone_on(corpus, fast, tmp_path, capsys, monkeypatch, mo
     ("arguments", "said"),
     [
         (["--holdout", "1"], "not a number between 0 and 1"),
+        (["--cache", ""], "'' is no folder"),
+        (["--checkpoint", __file__], "is no folder, nor the name of a new one"),
         (["--holdout", "x"], "not a number between 0 and 1"),
         (["--epochs", "0"], "whole number above 0"),
         (["--seed", "-1"], "--seed"),

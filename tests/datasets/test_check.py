@@ -17,6 +17,7 @@ from skfdan.datasets import _examine, check_corpus, load_folder, load_ravdess, m
 from skfdan.datasets._examine import clipped_share, examine
 from skfdan.preprocessing import DecodeLimits, media
 from skfdan.preprocessing._workers import WorkerError
+from skfdan.table import SKIP
 
 RATE = 16000
 
@@ -302,6 +303,30 @@ def test_what_is_no_copy(copies, clips):
     result = check(rows, y, groups)
     assert result.problems.empty
     assert (result.summary["rows"], result.summary["files"]) == (16, 8)
+
+
+def test_arrays_as_the_transformers_take_them():
+    sounds = [(noise(i).astype(np.float32), RATE) for i in range(3)]
+    sounds.append((sounds[0][0], RATE // 2))  # not the same sound
+    sounds += [(noise(4, 0.1), RATE), (noise(5), "16 kHz"), sounds[1]]
+    result = check(make_table(audio=sounds), groups=list("abcdefg"))
+    assert found(result) == [
+        (4, "too short", "warning"),
+        (5, "broken", "error"),
+        (6, "duplicate", "error"),
+    ]
+    assert "rate '16 kHz'" in result.problems["detail"].str.cat()
+    random = np.random.default_rng(0)
+    for shape in ((20, 30, 3), (3, 20, 30), (5, 20, 30, 3), (5, 3, 20, 30), (20, 30, 1)):
+        fact = examine(random.integers(0, 256, shape, np.uint8), ["visual"])["visual"]
+        assert fact.size == (30, 20)
+
+
+def test_rows_to_skip_are_no_problem():
+    sounds = [noise(0), SKIP, None, noise(1)]
+    pictures = [None, np.ones((8, 8, 3), np.uint8), None, None]
+    assert found(check(make_table(visual=pictures, audio=sounds))) == [(2, "missing", "error")]
+    assert found(check(make_table(audio=[SKIP, SKIP]))) == []
 
 
 def test_copies_of_pictures(tmp_path, clips):
