@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from sklearn.utils import Bunch
 
+from ..preprocessing._frames import _PICTURES
 from ..table import make_table
 
 #: Emotion names that every corpus is mapped to.
@@ -48,9 +49,7 @@ AUDIO_SUFFIXES = frozenset(
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".avi", ".flv", ".mkv", ".mov", ".webm", ".mpg", ".mpeg", ".wmv", ".3gp"}
 )
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
-)
+IMAGE_SUFFIXES = frozenset(_PICTURES)  # in frame folders too
 
 #: What a corpus makes of one path below its root: (clip id, role, fields) for a
 #: file of the scheme, a sentence that says why it is none, or None for a file that

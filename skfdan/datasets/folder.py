@@ -128,6 +128,8 @@ def _manifest_rows(
                 f"folder: data row {row + 1} of {str(path)!r} has no {column}. Fill it in, or "
                 "remove the row."
             )
+    if "corpus" in rows:
+        rows["corpus"] = rows["corpus"].str.strip().replace("", None)
     if "clip" not in rows:
         rows["clip"] = [f"{i:05d}" for i in range(len(rows))]
     known = "speaker" in rows
