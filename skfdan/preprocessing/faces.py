@@ -21,12 +21,12 @@ __all__ = ["FaceFrames", "crop_square"]
 
 Box = tuple[float, float, float, float]
 
-# Detection runs on a reduced picture, first of about 320 pixels on the longer
-# side, then, only if nothing is found, of about 640. A face has to measure at
-# least 1/8 of that side, in the second round 1/16. Small windows are what costs
-# time, and the reduced picture is no less sure: the cascade sums in single
-# precision, which at full resolution runs out of digits.
-_ROUNDS = ((320, 8), (640, 16))
+# Detection runs on a reduced picture, of about 320 pixels on the longer side, for faces
+# of at least 1/5 of that side, and only if nothing is found, of at least 1/8, then, on
+# one of about 640 pixels, of at least 1/16. Small windows are what costs time, and the
+# reduced picture is no less sure: the cascade sums in single precision, which at full
+# resolution runs out of digits.
+_ROUNDS = ((320, 5), (320, 8), (640, 16))
 
 _LOCAL = threading.local()
 
@@ -147,10 +147,15 @@ def _detect(boxes_of: Callable[[np.ndarray, int], Any], image: np.ndarray) -> li
     from PIL import Image
 
     picture = Image.fromarray(image)
+    rounds = []
     for longer_side, fraction in _ROUNDS:
         factor = max(1, round(max(picture.size) / longer_side))
-        grey = np.asarray(picture.reduce(factor).convert("L"))
-        boxes = boxes_of(grey, max(24, max(grey.shape) // fraction))
+        rounds.append((factor, max(24, -(-max(picture.size) // factor) // fraction)))
+    grey, last = np.empty(0), 0
+    for factor, min_size in dict.fromkeys(rounds):  # of a small picture, they are all alike
+        if factor != last:
+            grey, last = np.asarray(picture.reduce(factor).convert("L")), factor
+        boxes = boxes_of(grey, min_size)
         if len(boxes):
             return [tuple(factor * v for v in box) for box in boxes]
     return []
@@ -347,7 +352,7 @@ class FaceFrames(CellTransformer):
         }
         if self.cache_dir is not None:
             parameters["detector"] = _detector_identity(self.detector)
-        return Recipe("FaceFrames/1", parameters, self._crops, self._judge)
+        return Recipe("FaceFrames/2", parameters, self._crops, self._judge)
 
     def _judge(self, crops: np.ndarray | None, cell: Any, draw: None) -> np.ndarray | None:
         if crops is None and self.on_no_face == "raise":

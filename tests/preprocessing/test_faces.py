@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skfdan.preprocessing import FaceFrames, MediaError
+from skfdan.preprocessing import FaceFrames, MediaError, faces
 from skfdan.preprocessing.faces import _best_box, _import_opencv4, crop_square
 from skfdan.preprocessing.media import read_frames
 
@@ -200,7 +200,35 @@ def test_default_detector_finds_a_face_at_several_sizes(scale, face):
     assert overlap(FaceFrames()._find(picture), FACE * scale) > 0.6
 
 
-def test_small_face_is_found_in_the_second_round(face):
+@pytest.mark.parametrize(
+    ("side", "windows"),
+    [(2048, [(320, 64)]), (1024, [(320, 64), (320, 40)]), (512, [(320, 64), (320, 40), (640, 40)])],
+)
+def test_smaller_faces_are_looked_for_only_where_there_are_no_larger(
+    side, windows, face, monkeypatch
+):
+    asked, boxes_of = [], faces._lbp_boxes
+
+    def spy(grey, min_size):
+        asked.append((max(grey.shape), min_size))
+        return boxes_of(grey, min_size)
+
+    monkeypatch.setattr(faces, "_lbp_boxes", spy)
+    scene = np.full((720, 1280, 3), 90, np.uint8)
+    corner = np.asarray(Image.fromarray(face).resize((side, side)))[:720, :1280]
+    scene[: len(corner), : corner.shape[1]] = corner
+    assert FaceFrames()._find(scene) is not None
+    assert asked == windows
+
+
+def test_small_picture_is_searched_once(monkeypatch):
+    asked = []
+    monkeypatch.setattr(faces, "_lbp_boxes", lambda grey, min_size: asked.append(min_size) or [])
+    assert FaceFrames()._find(np.zeros((48, 48, 3), np.uint8)) is None
+    assert asked == [24]
+
+
+def test_small_face_is_found_in_the_last_round(face):
     scene = np.full((720, 1280, 3), 90, np.uint8)
     scene[100:356, 700:956] = np.asarray(Image.fromarray(face).resize((256, 256)))
     # 51 of 1,280 pixels are too small; twice that is not.
