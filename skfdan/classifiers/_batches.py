@@ -319,7 +319,7 @@ def gather(
 
 
 class EpochMeans(Callback):
-    """Average what the batches of an epoch recorded, then forget the batches."""
+    """Average what the batches of an epoch recorded; forget the batches of the one before."""
 
     def on_epoch_end(self, net, **kwargs):
         batches = net.history_[-1]["batches"]
@@ -334,10 +334,6 @@ class EpochMeans(Callback):
         # 300 epochs of batch records would outweigh the network in a pickle.
         if len(net.history_) > 1:
             net.history_[-2]["batches"] = []
-
-    def on_train_end(self, net, **kwargs):
-        if len(net.history_):
-            net.history_[-1]["batches"] = []
 
 
 def number(value: float | torch.Tensor) -> float:

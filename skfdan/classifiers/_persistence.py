@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from skfdan.preprocessing._failures import empty_report
@@ -115,6 +116,30 @@ class PersistenceMixin:
         from skfdan.persistence._model import load
 
         return load(folder, params, expected=cls)
+
+    def load_params(self, *args, **kwargs) -> None:
+        """Load weights that skorch's ``save_params`` or its callbacks have saved.
+
+        Weights alone: what prediction keeps of the training samples, such as FDAN's bank, stays
+        as it is. ``save_pretrained`` saves it all.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            As of ``load_params`` of ``skorch.NeuralNet``.
+
+        Raises
+        ------
+        NotFittedError
+            If there is no network yet that could take them.
+        """
+        check_is_fitted(self)
+        device = self.device
+        self.device = self.device_  # skorch knows no "auto"
+        try:
+            super().load_params(*args, **kwargs)
+        finally:
+            self.device = device
 
     def _assemble(self, module: nn.Module, criterion: nn.Module | None, history) -> None:
         """Take stored networks, as ``_start`` takes new ones; the seed is fresh.

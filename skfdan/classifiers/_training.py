@@ -213,6 +213,9 @@ class TrainingMixin:
                 if self._versions() != trained:
                     # Of other weights, such as those that EarlyStopping(load_best=True) restores.
                     self._finish(samples, labels)
+            if len(self.history_):
+                # Only now: file names of skorch's checkpoints may have the last batch in them.
+                self.history_[-1]["batches"] = []
         self._warn_if_collapsed()
 
     def _versions(self) -> list[int]:

@@ -124,6 +124,13 @@ class ModalityClassifier(
     def _get_param_names(self) -> list[str]:
         return BaseEstimator._get_param_names.__func__(type(self))
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # skorch would take a network given for a parameter as one of its own.
+        if isinstance(value, torch.nn.Module) and name in self._get_param_names():
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Get the parameters of this classifier.
 
@@ -430,6 +437,12 @@ class ModalityClassifier(
         if size is not None and not (whole and size >= 1):
             raise ValueError(
                 f"input_size={size!r}: it must be a whole number, at least 1, or None."
+            )
+        if isinstance(self.backbone, torch.nn.Module):
+            raise ValueError(
+                f"backbone is a network ({type(self.backbone).__name__}), whose weights all fits "
+                "would share: give a name, or a function that returns a new one and its number of "
+                "features."
             )
         check_optimizer(self.optimizer, self.optimizer_params)
         check_callbacks(self.callbacks)

@@ -268,6 +268,9 @@ CASES = {
     "`FDANClassifier` with an optimiser that takes no `weight_decay`": lambda c: _fit(
         c, optimizer=torch.optim.Rprop
     ),
+    "`FDANClassifier(backbone=...)` with a network": lambda c: _fit(
+        c, backbone=torch.nn.Linear(2, 2)
+    ),
     "`FDANClassifier(callbacks=[1])`": lambda c: _fit(c, callbacks=[1]),
     "`FDANClassifier(input_size=0)`": lambda c: _fit(c, input_size=0),
     '`FDANClassifier(audio_transformer="mel")`': lambda c: _fit(c, audio_transformer="mel"),

@@ -15,7 +15,7 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import GridSearchCV, GroupKFold, LeaveOneGroupOut, cross_validate
-from skorch.callbacks import EarlyStopping
+from skorch.callbacks import Checkpoint, EarlyStopping, TrainEndCheckpoint
 
 from classifiers.small_clips import EMOTIONS, QUICK, make_clips
 from skfdan import SCORING, AudioHoldout, FDANClassifier, make_table, unpair
@@ -353,3 +353,26 @@ def test_calibration_and_voting(clips):
     assert voting.score(table, y) > 0.5
     calibrated = CalibratedClassifierCV(clf, cv=2).fit(table, y)
     np.testing.assert_allclose(calibrated.predict_proba(table).sum(1), 1)
+
+
+def test_checkpoints_of_skorch(clips, tmp_path):
+    best = Checkpoint(
+        monitor=lambda net: len(net.history_) == 2,
+        load_best=True,
+        dirname=tmp_path,
+        f_params="epoch{last_epoch[epoch]}_{last_batch[train_batch_size]}.pt",
+    )
+    end = TrainEndCheckpoint(dirname=tmp_path)
+    settings = {**QUICK, "max_epochs": 3, "batch_size": 20, "lr_schedule": "constant"}
+    clf = FDANClassifier(**settings, callbacks=[("end", end), ("best", best)]).fit(*clips)
+    assert clf.device == "auto"
+    assert [p.name for p in tmp_path.glob("epoch*")] == ["epoch2_20.pt"]
+    second = FDANClassifier(**{**settings, "max_epochs": 2}).fit(*clips)
+    for name, value in second.module_.state_dict().items():
+        torch.testing.assert_close(clf.module_.state_dict()[name], value)
+    last = clone(clf).set_params(callbacks=None).fit(*clips)
+    clf.load_params(f_params=tmp_path / "train_end_params.pt")
+    for name, value in last.module_.state_dict().items():
+        assert torch.equal(clf.module_.state_dict()[name], value)
+    with pytest.raises(NotFittedError):
+        FDANClassifier().load_params(f_params=tmp_path / "train_end_params.pt")
