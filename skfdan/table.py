@@ -363,7 +363,7 @@ def unpair(
     TypeError
         If the table is no DataFrame.
     ValueError
-        If the table has no modality column or lengths differ.
+        If the table has no modality column or one twice, or lengths differ.
 
     Examples
     --------
@@ -372,6 +372,8 @@ def unpair(
     >>> table.shape, y.tolist(), groups.tolist()
     ((3, 2), ['joy', 'joy', 'fear'], [1, 1, 2])
     """
+    from sklearn.utils import column_or_1d  # here, so that `import skfdan` stays quick
+
     if not isinstance(table, pd.DataFrame):
         raise TypeError(
             f"unpair: the table must be a modality table, a DataFrame, not {type(table).__name__}; "
@@ -385,8 +387,11 @@ def unpair(
             f"unpair: the table has columns {list(table.columns)}; it needs 'visual', 'audio' "
             "or 'text'."
         )
-    y = np.asarray(y)
-    groups = None if groups is None else np.asarray(groups)
+    for modality in present:
+        if list(table.columns).count(modality) > 1:
+            raise ValueError(f"unpair: the table has several columns {modality!r}; keep one.")
+    y = column_or_1d(np.asarray(y))
+    groups = None if groups is None else column_or_1d(np.asarray(groups))
     for what, values in (("y", y), ("groups", groups)):
         if values is not None and len(values) != len(table):
             raise ValueError(

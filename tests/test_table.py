@@ -274,6 +274,9 @@ def test_unpair_of_an_unpaired_table_changes_nothing():
         (make_table(audio=["a", "b"]), [0], None, "the table has 2 rows but y has 1 entries"),
         (make_table(audio=["a"]), [0], [1, 2], "the table has 1 rows but groups has 2 entries"),
         (make_table(audio=[None, np.nan]), [0, 1], None, "every cell of the table is missing"),
+        (make_table(audio=["a"])[["audio", "audio"]], [0], None, "several columns 'audio'"),
+        (make_table(audio=["a"]), 0, None, "should be a 1d array"),
+        (make_table(audio=["a"]), [0], [[1, 2]], "should be a 1d array"),
     ],
 )
 def test_unpair_errors(frame, y, groups, message):

@@ -30,6 +30,9 @@ CASES = {
         c.table.rename(columns={"visual": "face", "audio": "voice"}), c.y
     ),
     "`unpair` with too few labels": lambda c: unpair(c.table, c.y[:4]),
+    "`unpair` of a table with two columns of voices": lambda c: unpair(
+        c.table[["audio", "audio"]], c.y
+    ),
     "`unpair` of a table without any cell": lambda c: unpair(
         make_table(audio=[None, None]), ["joy", "fear"]
     ),
