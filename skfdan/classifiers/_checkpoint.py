@@ -19,6 +19,7 @@ from sklearn.base import BaseEstimator
 from skfdan.classifiers._paths import PathCells
 from skfdan.classifiers._samples import Samples
 from skfdan.utils.archive import ArchiveError, read_archive, write_archive
+from skfdan.utils.identity import code_identity
 
 FILE = "checkpoint.safetensors"
 _SCHEMA = 1
@@ -232,8 +233,18 @@ def _text(value: Any) -> str:
     if isinstance(value, (BaseEstimator, np.random.RandomState)):
         # Its parameters stand beside it; a generator counts by the state it had at the start.
         return type(value).__name__
-    if isinstance(value, type) or callable(value):
-        return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+    if isinstance(value, type):
+        return f"{value.__module__}.{value.__qualname__}"
+    if callable(value):
+        name = f"{value.__module__}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+        code = code_identity(value)
+        if code is None:
+            raise ValueError(
+                f"checkpoint_dir: nothing tells {name} from another such function in the next "
+                "session. Give one that is defined with def at the top of a module, or no "
+                "checkpoint_dir."
+            )
+        return f"{name} ({code[:16]})"
     return repr(value)
 
 

@@ -131,7 +131,7 @@ def _fit(fits: list[FDANClassifier], X, y) -> list[Exception | None]:
     # The first reads the data, draws the seeds and builds the network for all.
     leader = fits[0]
     samples, _, encoded, classes = leader._read_labelled(X, y, None, None, None, None, None)
-    if leader.backbone_trainable is not False and any(s.kind != "vector" for s in samples.values()):
+    if leader._trainable is not False and any(s.kind != "vector" for s in samples.values()):
         raise NotStackable(
             f"backbone_trainable={leader.backbone_trainable!r}: backbones would be trained"
         )

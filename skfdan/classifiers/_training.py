@@ -95,7 +95,7 @@ class TrainingMixin:
         """Tell whether the network is too small to share a step between threads."""
         return (
             self.backbone in (None, "cnn")
-            or self.backbone_trainable is False  # it runs before the first step
+            or self._trainable is False  # it runs before the first step
             or all(s.kind != "image" for s in self._specs.values())
         )
 

@@ -466,6 +466,12 @@ class ModalityClassifier(
                 "the first stage to be trained."
             )
 
+    @property
+    def _trainable(self) -> bool | str:
+        """``backbone_trainable``, of which a grid in an array makes a NumPy boolean."""
+        given = self.backbone_trainable
+        return given if isinstance(given, str) else bool(given)
+
     def _check_choice(self, name: str, choices: Sequence) -> None:
         value = getattr(self, name)
         if value not in choices:
@@ -474,7 +480,7 @@ class ModalityClassifier(
             )
 
     def _measure(self, samples: Samples) -> dict[str, InputSpec]:
-        return {m: s.spec(coarse=self.backbone_trainable is not True) for m, s in samples.items()}
+        return {m: s.spec(coarse=self._trainable is not True) for m, s in samples.items()}
 
     def _read_pretrained(self, known: dict[str, Any] | None = None) -> None:
         """Read what the network starts from, if it is not from random weights.

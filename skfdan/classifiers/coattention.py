@@ -232,6 +232,11 @@ class CoAttentionClassifier(JointClassifier):
 
     # ------------------------------------------------------------------ training
 
+    @property
+    def _n_features_out(self) -> int:
+        net = self.module_
+        return len(net.modalities) * net.dim * (2 if net.fusion == "both" else 1)
+
     def _make_module(self) -> CoAttentionNet:
         return CoAttentionNet(
             n_classes=len(self.classes_),

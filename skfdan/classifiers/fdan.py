@@ -389,7 +389,7 @@ class FDANClassifier(FDANRecipes, BankMixin, ModalityClassifier):
             "inputs": self._specs,
             "backbone": self.backbone,
             "weights": self.weights,
-            "backbone_trainable": self.backbone_trainable,
+            "backbone_trainable": self._trainable,
             "precision": self.precision,
             "input_size": self.input_size,
             "bottleneck": self.bottleneck,

@@ -318,7 +318,7 @@ class MISAClassifier(JointClassifier):
             inputs=self._specs,
             backbone=self.backbone,
             weights=self.weights,
-            backbone_trainable=self.backbone_trainable,
+            backbone_trainable=self._trainable,
             precision=self.precision,
             input_size=self.input_size,
             hidden=self.hidden,

@@ -258,7 +258,7 @@ class TorchvisionClassifier(ModalityClassifier):
             self._specs,
             arch=self.arch,
             weights=self.weights,
-            backbone_trainable=self.backbone_trainable,
+            backbone_trainable=self._trainable,
             input_size=self.input_size,
         )
 

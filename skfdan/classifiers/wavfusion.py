@@ -293,6 +293,10 @@ class WavFusionClassifier(PretrainedClassifier):
 
     # ------------------------------------------------------------------ training
 
+    @property
+    def _n_features_out(self) -> int:
+        return self.module_.rest.classifier.in_features
+
     def _make_module(self) -> WavFusionNet:
         return WavFusionNet(
             n_classes=len(self.classes_),

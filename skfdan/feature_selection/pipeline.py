@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import warnings
 
+from sklearn import get_config
 from sklearn.base import clone
-from sklearn.model_selection import cross_val_predict
+from sklearn.model_selection import check_cv, cross_val_predict
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
@@ -147,8 +148,16 @@ def inca_leaky_cross_val_predict(pipeline: Pipeline, X, y, *, cv=10, groups=None
     )
     after = found[-1] + 1
     # A selector may keep speakers apart among the rows that it selects on.
-    params = {} if groups is None else {f"{pipeline.steps[i][0]}__groups": groups for i in found}
+    params, cv_groups = {}, {"groups": groups}
+    if groups is not None and get_config()["enable_metadata_routing"]:
+        asked = {"groups": groups}
+        if any(steps[i].get_metadata_routing().consumes("fit", asked) for i in found):
+            params = asked
+        cv = check_cv(cv, y, classifier=True)
+        cv_groups = {"params": asked if cv.get_metadata_routing().consumes("split", asked) else {}}
+    elif groups is not None:
+        params = {f"{pipeline.steps[i][0]}__groups": groups for i in found}
     selected = clone(pipeline[:after]).fit_transform(X, y, **params)
     return cross_val_predict(
-        clone(pipeline[after:]), selected, y, cv=cv, groups=groups, n_jobs=n_jobs
+        clone(pipeline[after:]), selected, y, cv=cv, n_jobs=n_jobs, **cv_groups
     )

@@ -120,7 +120,10 @@ def features_by_modality(who: str, estimator: Any, X: Any, y: Any) -> tuple[Arra
         if not len(chosen):
             continue
         reader.predict_modality = modality
-        values = reader.transform(X if table is None else table.iloc[chosen])
+        # Not of the table, where X is one: it lacks the columns of dialogues.
+        values = reader.transform(
+            X if table is None else (X if hasattr(X, "iloc") else table).iloc[chosen]
+        )
         # Files that could not be read have no features; the classifier has warned of them.
         usable = np.isfinite(values).all(axis=1)
         if usable.any():

@@ -39,11 +39,14 @@ _MAX_SAMPLES = 2**28
 #: What parameters without a telling default may be, beside None; others may be numbers.
 _KINDS = {
     "ramp": (str,),
+    "backbone_trainable": (bool, str),
     "speech_model": (str,),
     "text_model": (str,),
     "optimizer_params": (dict,),
     "visual": (slice, list, tuple, np.ndarray),
     "audio": (slice, list, tuple, np.ndarray),
+    "text": (slice, list, tuple, np.ndarray),
+    "ablation": (str,),
     "visual_transformer": (CellTransformer, Pipeline),
     "audio_transformer": (CellTransformer, Pipeline),
 }

@@ -6,6 +6,7 @@ import numbers
 import os
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from ..table import SKIP
 from ..utils.progress import progress_bar
 from ._column import OneColumn
 from ._failures import Failure, make_report, say_failures, with_row
-from ._limits import DecodeLimits, as_limits
+from ._limits import DEFAULT, DecodeLimits, as_limits
 from ._networks import NetworkError
 from ._source import check_source
 from ._workers import Isolated, WorkerError
@@ -290,6 +291,11 @@ class _Job:
         self.recipe, self.cache, self.limits, self.decoder = recipe, cache, limits, decoder
         self.raises, self.insists = raises, insists
         self.unavailable = ""
+        # What was decoded within other bounds might be beyond these; those of the file itself
+        # are looked at in any case.
+        bounds = dict(asdict(limits).items() - asdict(DEFAULT).items())
+        bounds.pop("max_bytes", None)
+        self.parameters = recipe.parameters | ({"limits": bounds} if bounds else {})
 
     def __call__(self, row: int, cell: Any, draw: float | None, wait: bool) -> tuple[bool, Any]:
         """Do one row: (False, None) if it has to be postponed; errors name the row."""
@@ -308,7 +314,7 @@ class _Job:
         if self.cache is None:
             value = self._try(self._load, cell)
         else:
-            key = self._try(cache_key, self.recipe.kind, self.recipe.parameters, cell)
+            key = self._try(cache_key, self.recipe.kind, self.parameters, cell)
             done, value = self.cache.fetch(key, lambda: self._try(self._load, cell), wait=wait)
         return done, self._try(self.recipe.finish, value, cell, draw) if done else None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import uuid
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from skfdan.utils.identity import code_identity
 from skfdan.utils.versions import Version
 
 from .cache import FileCache, cache_key
@@ -177,9 +179,13 @@ def _weights_digest(backbone: torch.nn.Module, trained_from: str | None) -> str:
     """Hash the architecture and weights of what is frozen.
 
     Hashing a ResNet-34 takes as long as embedding a face, so the result is kept
-    until torch counts another change of the weights.
+    until torch counts another change of the weights. Of a network that is not this package's,
+    the code counts too, and what it does not save.
     """
+    own = type(backbone).__module__.startswith("skfdan.")
     state = backbone.state_dict(keep_vars=True)
+    if not own:
+        state |= dict(backbone.named_buffers())
     if trained_from is not None:
         stages = backbone.stages
         frozen = {
@@ -192,7 +198,9 @@ def _weights_digest(backbone: torch.nn.Module, trained_from: str | None) -> str:
     known = _DIGESTS.get(backbone)
     if known is not None and known[0] == trained_from and known[1].is_of(state.values()):
         return known[2]
-    digest = hashlib.sha256(repr(backbone).encode())
+    # What can't be told from others is found again by nobody.
+    code = repr(backbone) if own else code_identity(backbone) or uuid.uuid4().hex
+    digest = hashlib.sha256(code.encode())
     for name, tensor in state.items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())

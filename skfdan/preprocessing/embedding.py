@@ -48,7 +48,8 @@ class BackboneEmbedding(OneColumn):
     No cell is embedded twice: what a backbone made of a cell is kept, in memory and
     with ``cache_dir`` in files, and found again by every fold and candidate of a
     search, and by the classifiers with ``backbone_trainable=False``, as long as cell,
-    weights, input size, precision, statistics and kind of device are the same.
+    weights, input size, precision, statistics and kind of device are the same, and of a
+    network of your own its code and attributes.
 
     Parameters
     ----------

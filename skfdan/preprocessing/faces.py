@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import os
 import threading
 import warnings
 from collections.abc import Callable
 from typing import Any
 
-import joblib
 import numpy as np
+
+from skfdan.utils.identity import code_identity
 
 from ._base import CellTransformer, Recipe, check_numbers
 from ._failures import Failure, describe_cell
@@ -166,22 +165,14 @@ def _detector_identity(detector: Any) -> str | None:
     if detector is None or isinstance(detector, str):
         return detector
     name = getattr(detector, "__qualname__", type(detector).__qualname__)
-    module = getattr(detector, "__module__", None) or type(detector).__module__
-    parts = [module, name]
-    if inspect.isfunction(detector):
-        if "<" in name:
-            raise ValueError(
-                f"FaceFrames: results of detector={name} cannot be cached, as nothing tells it "
-                "from another such function in the next session. Define it with def at the top "
-                "of a module, or set cache_dir=None."
-            )
-        try:
-            parts.append(inspect.getsource(detector))
-        except OSError:  # typed in at a prompt
-            parts.append(detector.__code__.co_code.hex())
-    else:
-        parts.append(joblib.hash(detector))
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    identity = None if "<" in name else code_identity(detector)
+    if identity is None:
+        raise ValueError(
+            f"FaceFrames: results of detector={name} cannot be cached, as nothing tells it "
+            "from another such function in the next session. Define it with def at the top "
+            "of a module, or set cache_dir=None."
+        )
+    return identity
 
 
 class FaceFrames(CellTransformer):

@@ -1,5 +1,6 @@
 """A fit that was interrupted goes on, and ends as if nothing had happened."""
 
+import functools
 import os
 import pickle
 import signal
@@ -587,6 +588,38 @@ def test_other_parameters_are_refused(parameters, message, tmp_path):
         _fdan(**{"max_epochs": 1, **parameters}, checkpoint_dir=tmp_path).fit(X, y)
     with pytest.raises(ValueError, match="it is a FDANClassifier, not a MISAClassifier"):
         CASES["misa"][0]().set_params(checkpoint_dir=tmp_path).fit(X, y)
+
+
+def _network(slope):
+    layers = torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.LeakyReLU(slope)
+    return torch.nn.Sequential(*layers), 3
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda k: functools.partial(_network, k), lambda k: lambda: _network(k)],
+    ids=["partial", "lambda"],
+)
+def test_functions_count_by_what_they_do(make, tmp_path):
+    (X, y), _ = _data({})
+
+    def fit(slope, folder):
+        settings = {"max_epochs": 1, "checkpoint_dir": folder}
+        return _fdan(**settings, backbone=make(slope)).fit(X, y)
+
+    found = [fit(slope, tmp_path / "{fit}").history_[-1]["train_loss"] for slope in (0.5, 5.0)]
+    assert found == [fit(slope, None).history_[-1]["train_loss"] for slope in (0.5, 5.0)]
+    assert len(list(tmp_path.iterdir())) == 2
+    fit(0.5, tmp_path / "one")
+    with pytest.raises(ValueError, match=r"backbone was .*, now "):
+        fit(5.0, tmp_path / "one")
+
+
+def test_a_function_that_cannot_be_told_from_others_is_refused(tmp_path):
+    (X, y), _ = _data({})
+    backbone = functools.partial(_network, (i for i in range(2)))
+    with pytest.raises(ValueError, match=r"nothing tells functools\.partial from another"):
+        _fdan(backbone=backbone, checkpoint_dir=tmp_path).fit(X, y)
 
 
 def test_the_same_data_in_another_form_are_the_same(tmp_path):

@@ -1,5 +1,7 @@
 """CoAttentionClassifier on sequences of two modalities."""
 
+import copy
+
 import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score
@@ -55,6 +57,13 @@ def test_every_modality_carries_part(clips, fusion):
     for m in ("audio", "text"):
         assert 0.25 < uar(clf.set_params(predict_modality=m), table, y) < both
         clf.set_params(predict_modality="fused")
+    names = clf.get_feature_names_out()
+    assert clf.transform(table[:3]).shape == (3, len(names))
+    framed = copy.copy(clf).set_output(transform="pandas").transform(table[:3])
+    assert list(framed.columns) == list(names)
+    nothing = copy.copy(clf).set_params(on_error="missing")
+    with pytest.warns(UserWarning, match="no usable"):
+        assert nothing.transform(make_table(audio=[None])).shape == (1, len(names))
     layers = {name.split(".")[0] for name, _ in clf.module_.named_parameters()}
     assert ("layers" in layers, "classifiers" in layers) == (fusion != "late", fusion != "early")
 

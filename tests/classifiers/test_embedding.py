@@ -321,3 +321,13 @@ def test_the_head_trains_on_one_thread_and_the_backbone_runs_on_all(monkeypatch)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("value", [False, True])
+def test_numpy_booleans_are_booleans(value, clips):
+    X_vis, X_aud, y = clips
+    found = []
+    for trainable in (value, np.bool_(value)):
+        clf = FDANClassifier(**FROZEN | {"backbone_trainable": trainable, "max_epochs": 2})
+        found.append(clf.fit(X_vis, X_aud, y).predict_proba(X_aud))
+    np.testing.assert_array_equal(*found)

@@ -123,6 +123,12 @@ def test_vector_is_a_sequence_of_one_step(clips):
     np.testing.assert_allclose(a, c, rtol=1e-5)
 
 
+def test_features_have_names(table, clips):
+    clf = WavFusionClassifier(**FEW).fit(table, clips[1])
+    found = clf.set_output(transform="pandas").transform(table[:3])
+    assert list(found.columns) == list(clf.get_feature_names_out())
+
+
 def parameters(clf):
     return {name for name, _ in clf.module_.named_parameters()}
 

@@ -36,9 +36,7 @@ INSTANCES = {
         # that their weights stay in the processor's cache; all as it comes in AS_THEY_COME.
         FDANClassifier(bottleneck=64, lr=0.01, max_epochs=30),
         # Both branches, attention and LMMD on a flat matrix, all columns in each.
-        FDANClassifier(
-            visual=EVERYTHING, audio=EVERYTHING, bottleneck=64, lr=0.01, max_epochs=15
-        ),
+        FDANClassifier(visual=EVERYTHING, audio=EVERYTHING, bottleneck=64, lr=0.01, max_epochs=15),
     ],
     "FDANSearchCV": [
         FDANSearchCV(

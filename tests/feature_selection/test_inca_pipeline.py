@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from sklearn import config_context
 from sklearn.datasets import make_classification
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score
@@ -54,9 +55,19 @@ def test_groups_reach_the_selector():
 
     selector = INCASelector(cv=Watched(3), k_min=2, k_max=4, random_state=0)
     pipeline = make_pipeline(selector, LogisticRegression())
-    inca_leaky_cross_val_predict(pipeline, X, y, cv=GroupKFold(3), groups=groups)
+    expected = inca_leaky_cross_val_predict(pipeline, X, y, cv=GroupKFold(3), groups=groups)
     assert seen
     np.testing.assert_array_equal(seen[0], groups)
+    with config_context(enable_metadata_routing=True):
+        selector.set_fit_request(groups=True)
+        seen.clear()
+        found = inca_leaky_cross_val_predict(pipeline, X, y, cv=GroupKFold(3), groups=groups)
+        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(seen[0], groups)
+        # Who asks for no groups gets none.
+        pipeline.set_params(incaselector__cv=3)
+        selector.set_fit_request(groups=False)
+        assert len(inca_leaky_cross_val_predict(pipeline, X, y, cv=3, groups=groups)) == 36
 
 
 def test_leaky_protocol_needs_the_selector(problem):

@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 from classifiers.small_clips import EMOTIONS, QUICK, make_clips
@@ -10,7 +12,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.svm import SVC
 
 from skfdan import FDANClassifier, make_table, stack_modalities
-from skfdan.classifiers import GMTCNetClassifier
+from skfdan.classifiers import GMTCNetClassifier, SDTClassifier
 from skfdan.inspection import AlignedSpaceDisplay
 from skfdan.inspection._figure import COLOURS, class_styles
 
@@ -249,4 +251,21 @@ def test_modalities_of_unequal_width():
     with pytest.raises(ValueError, match="visual features have 3 columns and audio features 4"):
         AlignedSpaceDisplay.from_features(
             {"visual": np.eye(3), "audio": np.eye(4)}, {"visual": [1] * 3, "audio": [1] * 4}
+        )
+
+
+def test_features_of_dialogues_are_those_of_transform():
+    rng = np.random.default_rng(0)
+    X = make_table(audio=rng.normal(size=(24, 4)), visual=rng.normal(size=(24, 3)))
+    X["dialogue"], X["speaker"] = np.arange(24) // 6, np.tile(["Ross", "Rachel"], 12)
+    y = np.tile(["anger", "joy"], 12)
+    settings = {"hidden": 8, "n_heads": 2, "max_epochs": 2, "random_state": 0, "verbose": 0}
+    clf = SDTClassifier(modalities=("audio", "visual"), **settings).fit(X, y)
+    # A warning that there is no column of dialogues would be an error here.
+    display = AlignedSpaceDisplay.from_estimator(clf, X, y)
+    z = {m: copy.copy(clf).set_params(predict_modality=m).transform(X) for m in ("visual", "audio")}
+    expected = AlignedSpaceDisplay.from_features(z, dict.fromkeys(z, y))
+    for modality in z:
+        np.testing.assert_allclose(
+            display.embedding[modality], expected.embedding[modality], atol=1e-4
         )

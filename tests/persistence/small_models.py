@@ -1,6 +1,7 @@
 """Fitted models of every kind, as small as they go."""
 
 import numpy as np
+import pandas as pd
 from classifiers.small_clips import QUICK, make_clips
 from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import make_pipeline
@@ -35,6 +36,8 @@ FACES, SOUND, Y = make_clips(16)
 TABLE = make_table(visual=FACES, audio=SOUND)
 MATRIX = SOUND.reshape(len(SOUND), -1)[:, :10]
 
+NAMED = pd.DataFrame(MATRIX, columns=[str(i) for i in range(MATRIX.shape[1])])
+WORDS = make_table(audio=list(MATRIX[:, :4]), text=list(MATRIX[:, 4:]))
 DIALOGUES = make_table(text=list(MATRIX)).assign(
     dialogue=np.arange(len(Y)) // 3, speaker=np.tile(["Ross", "Rachel"], len(Y))[: len(Y)]
 )
@@ -68,6 +71,7 @@ CLASSIFIERS = {
     "fdan1": lambda: (fdan(n_layers=0).fit(TABLE, Y), TABLE),
     "two layers": lambda: (fdan(n_layers=2, n_heads=2, adaptation="dann").fit(TABLE, Y), TABLE),
     "frozen": lambda: (fdan(backbone_trainable=False).fit(TABLE, Y), TABLE),
+    "partly frozen": lambda: (fdan(backbone_trainable="block4").fit(TABLE, Y), TABLE),
     "fused": lambda: (fdan(predict_modality="fused", inference="bypass").fit(TABLE, Y), TABLE),
     "matrix": lambda: (
         fdan(visual=[0, 1, 2], audio=slice(3, None), early_stopping=True).fit(MATRIX, Y),
@@ -91,6 +95,16 @@ CLASSIFIERS = {
     "fdrl": lambda: (
         FDRLClassifier(hidden=8, text=[0, 1, 2], audio=slice(3, None), **SOME).fit(MATRIX, Y),
         MATRIX,
+    ),
+    "without adversary": lambda: (
+        FDRLClassifier(hidden=8, ablation="S2", **SOME).fit(WORDS, Y),
+        WORDS,
+    ),
+    "columns by name": lambda: (
+        MISAClassifier(
+            hidden=8, ffn_dim=8, visual=["0", "1"], audio=["2"], text=slice(3, 6), **SOME
+        ).fit(NAMED, Y),
+        NAMED,
     ),
     "coattention": lambda: (
         CoAttentionClassifier(dim=8, text=[0, 1, 2], audio=slice(3, None), **SOME).fit(MATRIX, Y),

@@ -324,6 +324,61 @@ def test_a_search_embeds_each_distinct_cell_once(clips):
     assert seen.images == 48
 
 
+class Extreme(torch.nn.Module):
+    """A network of a user, which says nothing of what tells it from its sister."""
+
+    def __init__(self, which):
+        super().__init__()
+        self.which = which
+
+    def forward(self, x):
+        return getattr(x, self.which)((2, 3))
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_networks_that_differ_in_an_attribute_are_two(cached, tmp_path):
+    faces = make_faces(4) // 2 + np.array([0, 30, 60, 90], np.uint8)[:, None, None, None]
+    found = {}
+    for which in ("amin", "amax", "amin"):
+        embed = BackboneEmbedding(
+            backbone=lambda which=which: (Extreme(which), 3),
+            weights=None,
+            input_size=None,
+            cache_dir=tmp_path if cached else None,
+            verbose=0,
+        )
+        vectors = np.stack(embed.fit_transform(list(faces))[:, 0])
+        expected = getattr(np, which)(faces[:, 0], (1, 2))
+        # The inputs are normalised, which keeps the order.
+        assert np.corrcoef(vectors[:, 0], expected)[0, 1] > 0.99
+        found.setdefault(which, vectors)
+        np.testing.assert_array_equal(found[which], vectors)
+    assert (found["amin"] < found["amax"]).all()
+    if cached:
+        assert len(list(tmp_path.rglob("*.npy"))) == 2 * len(faces)
+
+
+def test_a_network_that_cannot_be_told_from_others_is_found_by_nobody(clips):
+    class Counting(Extreme):
+        seen = 0
+
+        def forward(self, x):
+            type(self).seen += len(x)
+            return super().forward(x)
+
+    def make():
+        network = Counting("amax")
+        network.source = (i for i in range(3))  # which no pickle takes
+        return network, 3
+
+    embed = BackboneEmbedding(backbone=make, weights=None, input_size=16, verbose=0)
+    for n in (1, 2):
+        embed.fit(list(clips[0][:4])).transform(list(clips[0][:4]))
+        seen = Counting.seen
+        embed.transform(list(clips[0][:4]))
+        assert Counting.seen == seen >= 4 * n
+
+
 def test_a_folder_keeps_them_for_other_processes(clips, tmp_path):
     faces, _, _ = clips
     seen = Seen()

@@ -1,3 +1,4 @@
+import functools
 import os
 import subprocess
 import sys
@@ -9,8 +10,9 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.base import clone
 
-from skfdan.preprocessing import MFCC, FaceFrames, MelSpectrogram
+from skfdan.preprocessing import MFCC, DecodeLimits, FaceFrames, MediaError, MelSpectrogram
 from skfdan.preprocessing.cache import FileCache, cache_key, content_identity
 
 DETECTOR = '''
@@ -308,6 +310,43 @@ def test_callable_objects_count_by_what_they_hold(tmp_path, pictures):
     for side, n in ((4, 1), (4, 1), (8, 2)):
         FaceFrames(detector=Box(side), cache_dir=tmp_path / "cache").transform(pictures[:1])
         assert len(entries(tmp_path / "cache")) == n
+
+
+def corner(image):
+    return 0, 0, 4, 4
+
+
+def scaled(k):
+    @functools.wraps(corner)
+    def wrapper(image):
+        return 0, 0, 4 * k, 4 * k
+
+    return wrapper
+
+
+def test_decorated_detectors_count_by_what_decorates_them(tmp_path, pictures):
+    for k, n in ((1, 1), (1, 1), (2, 2)):
+        FaceFrames(detector=scaled(k), cache_dir=tmp_path / "cache").transform(pictures[:1])
+        assert len(entries(tmp_path / "cache")) == n
+
+
+def test_bounds_hold_for_what_was_cached_under_others(tmp_path, pictures):
+    sound = (np.zeros(8000, np.float32), 16000)
+    for transformer, cell, bounds in (
+        (MelSpectrogram(verbose=0), sound, {"max_rate": 8000}),
+        (FaceFrames(detector=None, verbose=0), pictures[0], {"max_pixels": 10}),
+    ):
+        cache = tmp_path / type(transformer).__name__
+        transformer.set_params(cache_dir=cache, sample_rate=4000) if cell is sound else (
+            transformer.set_params(cache_dir=cache)
+        )
+        expected = transformer.transform([cell])[0, 0]
+        # The bound on the size of files is looked at in any case.
+        wide = clone(transformer).set_params(limits=DecodeLimits(max_bytes=2**40))
+        np.testing.assert_array_equal(wide.transform([cell])[0, 0], expected)
+        assert len(entries(cache)) == 1
+        with pytest.raises(MediaError, match=next(iter(bounds))):
+            clone(transformer).set_params(limits=DecodeLimits(**bounds)).transform([cell])
 
 
 def test_nameless_detector_is_not_cached(tmp_path, pictures):
