@@ -30,9 +30,12 @@ def is_table(X: Any) -> bool:
                 f"modality table has the columns {', '.join(map(repr, _COLUMNS))}."
             )
         return False
-    if isinstance(X, np.ndarray) and X.dtype.kind in "OUT" and X.ndim == 2 and X.shape[1] <= 2:
+    if isinstance(X, np.ndarray) and X.dtype.kind in "OUT" and X.ndim == 2:
+        # Strings in more columns, or nothing, are numbers gone wrong; arrays are cells.
+        few = X.shape[1] <= 2
         return any(
-            cell is None or cell is pd.NA or isinstance(cell, (np.ndarray, str, Path))
+            isinstance(cell, np.ndarray)
+            or (few and (cell is None or cell is pd.NA or isinstance(cell, (str, Path))))
             for cell in X.ravel()
         )
     return False
@@ -52,10 +55,11 @@ def _modality_columns(X: Any) -> dict[str, Any]:
     return found
 
 
-def read_table(X: Any, default: str) -> pd.DataFrame:
+def read_table(X: Any, default: str, known: Collection[str] = MODALITIES) -> pd.DataFrame:
     """Turn a mapping, frame or object array into a modality table.
 
-    ``default`` is the modality of a single unnamed column.
+    ``default`` is the modality of a single unnamed column, ``known`` are those that a
+    classifier reads.
     """
     if isinstance(X, Mapping):
         unknown = [k for k in X if k not in _COLUMNS]
@@ -68,6 +72,12 @@ def read_table(X: Any, default: str) -> pd.DataFrame:
     columns = _modality_columns(X)
     if columns:
         cells = {m: as_cells(X[column]) for m, column in columns.items()}
+    elif X.shape[1] > 2 or (X.shape[1] == 2 and TEXT in known):
+        raise ValueError(
+            f"X has {X.shape[1]} columns of cells without names, so nothing tells which of them is "
+            f"{' or '.join(map(repr, known))}. Give the ColumnTransformer "
+            'set_output(transform="pandas"), or build X with make_table.'
+        )
     elif X.shape[1] == 2:
         cells = {m: as_cells(X[:, i]) for i, m in enumerate(MODALITIES)}
         _refuse_swapped(cells)

@@ -65,7 +65,7 @@ class InputMixin:
             X = {self._only_one(): X}
         if issparse(X) or not is_table(X):
             return None
-        table = read_table(X, self._single())
+        table = read_table(X, self._single(), self._columns)
         return table.reindex(columns=list(self._columns)).astype(object)
 
     def _single(self) -> str:
@@ -363,12 +363,21 @@ def hide_minus_one(y: np.ndarray, classes: np.ndarray | None = None) -> np.ndarr
     integer = np.array([isinstance(label, (int, np.integer)) for label in hidden], dtype=bool)
     missing = integer & (hidden == -1)
     if classes is not None:
-        is_class = -1 in np.asarray(classes).tolist()
+        is_class, others = -1 in np.asarray(classes).tolist(), set()
     else:
         others = {label for label in hidden[~missing] if label is not None}
         is_class = len(others) == 1 and bool(integer[hidden == next(iter(others))].all())
     if is_class or not missing.any():
         return y
+    numbers = [label for label in others if isinstance(label, (int, np.integer))]
+    if others == {0, 1} or min(numbers, default=0) < -1:
+        warnings.warn(
+            f"y holds -1 in {missing.sum()} of {len(y)} rows, which this adaptation takes for "
+            "rows without a label. If -1 is a class, such as negative valence, name the classes "
+            "in words; if it is none, None says so without this warning.",
+            UserWarning,
+            stacklevel=5,
+        )
     hidden[missing] = None
     return hidden
 

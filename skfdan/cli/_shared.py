@@ -86,9 +86,8 @@ def load_corpus(arguments: argparse.Namespace) -> Bunch:
 
 
 def speakers_of(data: Bunch) -> int | None:
-    """Count the speakers of a corpus; None if every clip is a group of its own."""
-    n = len(set(data.groups))
-    return None if n == len(data.groups) > 1 else n
+    """Count the speakers of a corpus; None if they are unknown."""
+    return len(set(data.groups)) if data.speakers_known else None
 
 
 def describe_corpus(data: Bunch) -> str:

@@ -305,6 +305,7 @@ def make_bunch(
     report: Report,
     descr: str,
     text: str | None = None,
+    speakers_known: bool = True,
 ) -> Bunch:
     """Turn indexed rows into the Bunch that every loader returns.
 
@@ -336,6 +337,7 @@ def make_bunch(
         ),
         target=np.array(rows["emotion"].tolist(), dtype=str),
         groups=np.array(rows["speaker"].tolist(), dtype=str),
+        speakers_known=speakers_known,
         frame=frame[head + [c for c in frame.columns if c not in head]],
         report=report.to_frame(),
         DESCR=descr,

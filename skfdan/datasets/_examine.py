@@ -202,7 +202,6 @@ def clipped_share(samples: np.ndarray) -> float:
 
 def _sound(path: str, limits: DecodeLimits) -> Facts:
     samples, rate = media.read_audio(path, mono=False, limits=limits)
-    peak = max(float(np.abs(c - c.mean(dtype=np.float64)).max()) for c in samples.T)
     # The mean of equal channels is each of them: a mono file and its stereo copy are the
     # same sound. Adding 0 makes -0 and 0 one.
     mono = samples.mean(axis=1, dtype=np.float32) + np.float32(0)
@@ -211,10 +210,16 @@ def _sound(path: str, limits: DecodeLimits) -> Facts:
         file=_file_digest(path),
         seconds=len(samples) / rate,
         rate=int(rate),
-        peak=20 * float(np.log10(peak)) if peak > 0 else -np.inf,
-        clipped=clipped_share(samples),
         truncated=_missing_sound(path, len(samples), limits),
+        **_loudness(samples),
     )
+
+
+def _loudness(samples: np.ndarray) -> dict[str, float]:
+    """Measure peak and clipping of samples of shape (n, channels)."""
+    peak = max(float(np.abs(c - c.mean(dtype=np.float64)).max()) for c in samples.T)
+    level = 20 * float(np.log10(peak)) if peak > 0 else -np.inf
+    return {"peak": level, "clipped": clipped_share(samples)}
 
 
 def _missing_sound(path: str, n_samples: int, limits: DecodeLimits) -> str | None:
@@ -309,8 +314,21 @@ def _array(cell: Any, modality: str) -> Facts | Failure:
         size = width, height
     if rate is None:
         return Facts(content=_digest({}, array), size=size)
+    if array.ndim != 1 or array.dtype == bool:
+        return Failure(
+            "broken", f"is sound of shape {array.shape} and type {array.dtype}, not (n,)"
+        )
     content = _digest({"rate": float(rate)}, array)
-    return Facts(content=content, seconds=array.shape[0] / float(rate))
+    try:
+        samples = media.full_scale(array, "the cell")
+    except media.MediaError as error:
+        return Failure("broken", error.problem)
+    return Facts(
+        content=content,
+        seconds=len(array) / float(rate),
+        rate=int(rate),
+        **_loudness(samples.astype(np.float32)[:, None]),
+    )
 
 
 def _digest(facts: Mapping[str, Any], array: np.ndarray | None = None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -247,7 +247,9 @@ def check_corpus(
         raise ValueError(
             f"check_corpus: clipped_share={clipped_share} must be above 0 and at most 1."
         )
+    told = corpus.get("speakers_known") if groups is None and isinstance(corpus, Mapping) else None
     table, y, groups, split, report = read_arguments(corpus, y, groups, split, report)
+    speakers = _speakers(groups, len(table), told)
     found = Problems()
     items, empty = table_items(table, y, groups, split)
     for row in empty:
@@ -286,7 +288,7 @@ def check_corpus(
             sounding.append((item, fact))
     compare(sounding, found)
     check_labels(y, found)
-    summary = _summarise(table, y, groups, decoded)
+    summary = _summarise(table, y, speakers, decoded)
     rates = summary["sample_rates"]
     if len(rates) > 1:
         counts = ", ".join(f"{rate} Hz in {n} file(s)" for rate, n in rates.items())
@@ -300,7 +302,7 @@ def check_corpus(
         "errors": int(severities.get("error", 0)),
         "warnings": int(severities.get("warning", 0)),
     }
-    return CorpusCheck(problems, _balance(y, groups, len(table)), summary)
+    return CorpusCheck(problems, _balance(y, speakers, len(table)), summary)
 
 
 def _examine_all(
@@ -335,15 +337,17 @@ def _examine_all(
     return [known[key][item.modality] for key, item in zip(keys, items, strict=True)]
 
 
-def _speakers(groups: list | None, n: int) -> list | None:
-    """Return the speakers, or None where every row is a group of its own."""
-    if groups is None or (n > 1 and len(set(groups)) == n):
+def _speakers(groups: list | None, n: int, known: bool | None) -> list | None:
+    """Return the speakers; None if they are not known, or nothing tells and all groups differ."""
+    if known is None:
+        known = n < 2 or len(set(groups or ())) < n
+    if groups is None or not known:
         return None
     return ["(unknown)" if g is None else g for g in groups]
 
 
-def _balance(y: list | None, groups: list | None, n: int) -> pd.DataFrame:
-    speakers = _speakers(groups, n) or [ALL_SPEAKERS] * n
+def _balance(y: list | None, speakers: list | None, n: int) -> pd.DataFrame:
+    speakers = speakers or [ALL_SPEAKERS] * n
     labels = [UNLABELLED if v is None else v for v in y or [None] * n]
     counts = Counter(zip(speakers, labels, strict=True))
     columns = sorted(set(labels), key=in_order)
@@ -359,7 +363,7 @@ def _balance(y: list | None, groups: list | None, n: int) -> pd.DataFrame:
     return frame.astype(int)
 
 
-def _summarise(table, y, groups, decoded) -> dict[str, Any]:
+def _summarise(table, y, speakers, decoded) -> dict[str, Any]:
     # By file, since a file may stand in several rows.
     files = {(i.modality, i.file or i.row): fact for i, fact in decoded}
 
@@ -368,7 +372,6 @@ def _summarise(table, y, groups, decoded) -> dict[str, Any]:
 
     rates = Counter(f.rate for f in files.values() if f.rate)
     sizes = Counter(f"{f.size[0]}x{f.size[1]}" for f in files.values() if f.size)
-    speakers = _speakers(groups, len(table))
     return {
         "rows": len(table),
         "hours_of_sound": hours("audio"),

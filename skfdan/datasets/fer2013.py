@@ -252,4 +252,5 @@ def load_fer2013(
         emotions=emotions,
         report=report,
         descr=DESCR,
+        speakers_known=False,
     )

@@ -132,6 +132,14 @@ def _manifest_rows(
         rows["corpus"] = rows["corpus"].str.strip().replace("", None)
     if "clip" not in rows:
         rows["clip"] = [f"{i:05d}" for i in range(len(rows))]
+    twice = rows.duplicated([c for c in ("corpus", "clip") if c in rows])
+    if twice.any():
+        clip = rows["clip"][twice].iloc[0]
+        first, second = np.flatnonzero(rows["clip"] == clip)[:2] + 1
+        raise ValueError(
+            f"folder: {str(path)!r} has the clip {clip!r} in the data rows {first} and {second}. "
+            "Give each row a name of its own, or leave out the column 'clip'."
+        )
     known = "speaker" in rows
     if known and pattern is not None:
         raise ValueError(
@@ -163,11 +171,17 @@ def _manifest_rows(
     return rows[~bare], known, text
 
 
+def _beside(manifest: Path, name: str) -> str:
+    """Return the path that a manifest names, without the spaces around it if it has none."""
+    file = manifest.parent / name
+    return str(file if file.exists() else manifest.parent / name.strip())
+
+
 def _existing_files(modality: str, names: Iterable[Any], path: Path, report: Report) -> list:
     files: list[str | None] = []
     rows: dict[str, int] = {}
     for row, name in enumerate(names, start=1):
-        file = None if pd.isna(name) else str(path.parent / name)
+        file = None if pd.isna(name) else _beside(path, name)
         if file in rows:
             raise ValueError(
                 f"folder: {str(path)!r} names the {modality} file {name!r} in the data rows "
@@ -226,7 +240,10 @@ def load_folder(
         target : ndarray of shape (n_clips,)
             Emotion names.
         groups : ndarray of shape (n_clips,)
-            Speakers; clip ids if no speaker is known.
+            Speakers; clip ids if no speaker is known. Speakers of one name are one person, in
+            whatever corpus: give those of several manifests names of their own.
+        speakers_known : bool
+            Whether the groups are speakers.
         frame : DataFrame of shape (n_clips, 4 + n_columns)
             clip, corpus, speaker, emotion, and the manifest's other columns.
         report : DataFrame
@@ -250,6 +267,9 @@ def load_folder(
     .opus, .m4a, .aac, .aif, .aiff, .au, .wma, .amr), video (.mp4, .m4v, .avi, .flv, .mkv, .mov,
     .webm, .mpg, .mpeg, .wmv, .3gp) and pictures (.jpg, .jpeg, .png, .bmp, .webp, .tif, .tiff, .pgm,
     .ppm). Others are in the report. A manifest may name files of any suffix.
+
+    Every picture of an emotion folder is a clip of its own. A folder of a clip's frames is one
+    row only where a manifest names it: otherwise frames of a clip train and are tested.
 
     References
     ----------
@@ -323,4 +343,5 @@ def load_folder(
         report=report,
         descr=descr,
         text=text,
+        speakers_known=known,
     )

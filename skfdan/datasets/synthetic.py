@@ -241,6 +241,7 @@ default=16000
         table=make_table(visual=frame["visual"], audio=frame["audio"], text=frame.get("text")),
         target=np.array(frame["emotion"].tolist()),
         groups=np.array(frame["speaker"].tolist()),
+        speakers_known=True,
         frame=frame,
         report=pd.DataFrame(columns=["file", "stage", "reason"]),
         DESCR=DESCR.format(

@@ -141,6 +141,21 @@ def _decode_sound_stream(path: str, limits: DecodeLimits) -> tuple[np.ndarray, i
     return np.concatenate(blocks, axis=1).T, rate
 
 
+def full_scale(samples: np.ndarray, source: str) -> np.ndarray:
+    """Bring integer samples, as WAV files store them, to -1 to 1; floats are there already."""
+    if samples.dtype.kind == "f":
+        return samples
+    if samples.dtype.itemsize > 4:
+        raise MediaError(
+            source,
+            f"holds {samples.dtype} samples, and no sound has that full scale; give them in the "
+            "type that the file has, such as int16, or divided to floats between -1 and 1",
+        )
+    full = 2.0 ** (8 * samples.dtype.itemsize - 1)
+    offset = full if samples.dtype.kind == "u" else 0  # 8 bits are unsigned in a WAV
+    return (samples - offset) / full
+
+
 def check_samples(samples: np.ndarray, source: str) -> None:
     """Raise a MediaError unless there are samples, finite and of a sane size."""
     if not len(samples):

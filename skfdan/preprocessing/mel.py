@@ -17,7 +17,7 @@ from sklearn.utils import check_random_state
 from ._base import CellTransformer, Recipe, check_numbers, is_number
 from ._failures import describe_cell
 from ._limits import as_limits
-from .media import MediaError, check_samples, read_audio, resample
+from .media import MediaError, check_samples, full_scale, read_audio, resample
 
 __all__ = [
     "AudioTransformer",
@@ -176,11 +176,7 @@ class SoundTransformer(CellTransformer):
                 raise MediaError(
                     source, f"is no sound; a cell is one of {self._accepts} (one channel, numbers)"
                 )
-            if samples.dtype.kind != "f":
-                # Samples as WAV files store them; 8 bits are unsigned there.
-                full = 2.0 ** (8 * samples.dtype.itemsize - 1)
-                offset = full if samples.dtype.kind == "u" else 0
-                samples = (samples - offset) / full
+            samples = full_scale(samples, source)
             check_samples(samples, source)
             if rate != sample_rate:
                 as_limits(self.limits)._check_rate(source, rate)

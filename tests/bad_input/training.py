@@ -224,6 +224,9 @@ CASES = {
     "`FDANClassifier` on a frame whose columns are no modalities": lambda c: _fit(
         c, c.table.rename(columns={"visual": "face", "audio": "voice"})
     ),
+    "`MISAClassifier` on two unnamed columns": lambda c: MISAClassifier(**QUIET).fit(
+        np.stack([as_cells(c.faces), as_cells(c.sound)], axis=1), c.y
+    ),
     "`FDANClassifier` on unnamed columns in the order audio, visual": lambda c: _fit(
         c, np.stack([as_cells(c.sound), as_cells(c.faces)], axis=1)
     ),

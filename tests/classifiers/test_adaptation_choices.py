@@ -3,6 +3,7 @@
 import copy
 import math
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -307,7 +308,8 @@ def test_minus_one_is_a_class_where_it_must_be(domains):
     assert clf.fit(X_vis, X_aud, code).classes_.tolist() == [-1, 1]
     assert clf.fit(X_vis, X_aud, y_vis=code, y_aud=code).classes_.tolist() == [-1, 1]
     code[:6] = 0
-    assert clf.fit(X_vis, X_aud, code).classes_.tolist() == [0, 1]
+    with pytest.warns(UserWarning, match="y holds -1 in"):
+        assert clf.fit(X_vis, X_aud, code).classes_.tolist() == [0, 1]
     with pytest.raises(ValueError, match="one class: 'joy' beside unlabelled"):
         clf.fit(X_vis, X_aud, y_vis=np.full(len(y), "joy"), y_aud=np.full(len(y), -1))
     # partial_fit knows the classes.
@@ -531,3 +533,21 @@ def test_fidelity():
 def test_collapse_message_names_alpha_only_where_there_is_one():
     assert "alpha=2" in FDANClassifier(alpha=2)._collapse_message(0.0)
     assert "alpha" not in FDANClassifier(adaptation=None)._collapse_message(0.0)
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"), [((-1, 0, 1), True), ((-2, -1, 3), True), ((-1, 1, 2), False)]
+)
+def test_minus_one_that_may_be_a_class_is_told(labels, told):
+    y = np.tile(labels, 8)
+    X = np.random.default_rng(0).normal(size=(24, 6))
+    halves = {"visual": slice(3), "audio": slice(3, 6)}
+    clf = FDANClassifier(**halves, adaptation="mmd", bottleneck=8, max_epochs=1, verbose=0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        clf.fit(X, y)
+        clf.partial_fit(X, y)
+    assert [w.filename for w in caught if "holds -1 in 8 of 24" in str(w.message)] == (
+        [__file__] if told else []
+    )
+    assert len(clf.classes_) == 2

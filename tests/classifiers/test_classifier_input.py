@@ -10,6 +10,7 @@ from skorch.helper import SliceDict
 
 from classifiers.small_clips import EMOTIONS, QUICK, make_clips
 from skfdan import FDANClassifier, make_table, stack_modalities, unpair
+from skfdan.classifiers import MISAClassifier
 from skfdan.classifiers._samples import table_samples
 from skfdan.table import as_cells
 
@@ -290,3 +291,16 @@ def test_vectors_are_read_as_a_block_or_one_by_one():
         {"audio": as_cells(cells[:2])}, ("audio",), embedded={"audio": "sequence"}
     )
     assert sequences["audio"].cells[0].shape == (1, 5)
+
+
+@pytest.mark.parametrize("make", [FDANClassifier, MISAClassifier])
+def test_unnamed_columns_are_refused_where_nothing_tells_them_apart(make, clips):
+    faces, voices, y = clips
+    columns = [as_cells(faces), as_cells(voices), as_cells(voices)]
+    clf = make(max_epochs=1, verbose=0)
+    with pytest.raises(ValueError, match=r"3 columns of cells without names.*set_output"):
+        clf.fit(np.stack(columns, axis=1), y)
+    if make is MISAClassifier:
+        # The second might be words.
+        with pytest.raises(ValueError, match=r"2 columns of cells without names"):
+            clf.fit(np.stack(columns[:2], axis=1), y)

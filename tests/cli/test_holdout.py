@@ -21,6 +21,7 @@ def clips(n=60, n_speakers=5, visual=True, audio=True, speakers=True):
         ),
         target=np.array([EMOTIONS[i % 3] for i in range(n)]),
         groups=np.array([f"s{i // 3 % n_speakers}" for i in range(n)] if speakers else names),
+        speakers_known=speakers,
     )
 
 
@@ -89,6 +90,7 @@ def test_other_peoples_faces_all_train():
         table=pd.concat([voices.table, faces.table], ignore_index=True),
         target=np.concatenate([voices.target, faces.target]),
         groups=np.concatenate([voices.groups, [f"other{g}" for g in faces.groups]]),
+        speakers_known=True,
     )
     split = hold_out(data, None, 0.2, 0)
     assert len(split.speakers) == 1

@@ -38,7 +38,8 @@ def ravdess(tmp_path):
 def test_bunch(ravdess):
     data = load_ravdess(ravdess)
     assert isinstance(data, Bunch)
-    assert set(data) == {"table", "target", "groups", "frame", "report", "DESCR"}
+    assert set(data) == {"table", "target", "groups", "frame", "report", "DESCR", "speakers_known"}
+    assert data.speakers_known
     assert list(data.table.columns) == ["visual", "audio"]
     assert list(data.table.dtypes) == [object, object]
     assert data.table.index.equals(pd.RangeIndex(3))

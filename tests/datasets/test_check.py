@@ -314,12 +314,44 @@ def test_arrays_as_the_transformers_take_them():
         (4, "too short", "warning"),
         (5, "broken", "error"),
         (6, "duplicate", "error"),
+        (None, "mixed rates", "warning"),
     ]
     assert "rate '16 kHz'" in result.problems["detail"].str.cat()
     random = np.random.default_rng(0)
     for shape in ((20, 30, 3), (3, 20, 30), (5, 20, 30, 3), (5, 3, 20, 30), (20, 30, 1)):
         fact = examine(random.integers(0, 256, shape, np.uint8), ["visual"])["visual"]
         assert fact.size == (30, 20)
+
+
+def test_samples_with_a_rate_are_heard_as_files_are():
+    loud = noise(0)
+    whole = (32767 * loud / np.abs(loud).max()).astype(np.int16)
+    cells = [np.zeros(RATE), 1e-5 * loud, np.clip(50 * loud, -1, 1), whole, whole.astype(np.int64)]
+    result = check(make_table(audio=[(cell, RATE) for cell in cells]))
+    assert found(result) == [
+        (0, "silent", "error"),
+        (1, "silent", "error"),
+        (2, "clipped", "warning"),
+        (4, "broken", "error"),
+    ]
+    assert result.summary["sample_rates"] == {RATE: 4}
+    assert "int64 samples" in result.problems["detail"].str.cat()
+
+
+def test_speakers_of_one_clip_each_are_known_where_the_loader_says_so(tmp_path):
+    for i in range(4):
+        soundfile.write(tmp_path / f"{i}.wav", noise(i), RATE)
+    rows = [f"{i}.wav,{e}" for i, e in enumerate(["anger", "joy"] * 2)]
+    for name, head, of in (("with", "speaker,", "p{},"), ("without", "", "")):
+        lines = [of.format(i) + row for i, row in enumerate(rows)]
+        (tmp_path / f"{name}.csv").write_text("\n".join([f"{head}audio,emotion", *lines]))
+    known = check_corpus(load_folder(tmp_path / "with.csv"), timeout=None, verbose=0)
+    assert known.summary["speakers"] == 4
+    assert "not known" not in str(known)
+    unknown = load_folder(tmp_path / "without.csv")
+    # Two rows of one group are no speaker.
+    unknown.groups[1] = unknown.groups[0]
+    assert check_corpus(unknown, timeout=None, verbose=0).summary["speakers"] is None
 
 
 def test_rows_to_skip_are_no_problem():

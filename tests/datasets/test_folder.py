@@ -327,3 +327,25 @@ def test_speaker_pattern_of_a_written(tmp_path):
     named = written(tmp_path, "emotion,audio,speaker\nanger,a.wav,ann\n")
     with pytest.raises(ValueError, match="has a column 'speaker'"):
         load_folder(named, speaker_pattern=r"(\w+)_")
+
+
+def test_a_clip_that_is_there_twice_is_refused(tmp_path):
+    for name in "abc":
+        (tmp_path / f"{name}.wav").touch()
+    manifest = tmp_path / "m.csv"
+    manifest.write_text("clip,audio,emotion\nx,a.wav,anger\ny,b.wav,joy\nx,c.wav,joy\n")
+    with pytest.raises(ValueError, match="clip 'x' in the data rows 1 and 3"):
+        load_folder(manifest)
+    # Corpora have names of their own.
+    manifest.write_text("corpus,clip,audio,emotion\n1,x,a.wav,anger\n2,x,b.wav,joy\n")
+    assert load_folder(manifest).frame["clip"].tolist() == ["x", "x"]
+
+
+def test_spaces_around_a_path_belong_to_it_where_it_has_them(tmp_path):
+    for name in ("a.wav", " b.wav"):
+        (tmp_path / name).touch()
+    manifest = tmp_path / "m.csv"
+    manifest.write_text("audio,emotion\n a.wav ,anger\n b.wav,joy\n")
+    data = load_folder(manifest)
+    assert data.table["audio"].tolist() == [str(tmp_path / n) for n in ("a.wav", " b.wav")]
+    assert not data.speakers_known

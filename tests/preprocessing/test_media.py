@@ -441,3 +441,10 @@ def test_errors_can_be_pickled():
     error = pickle.loads(pickle.dumps(MediaError("a.wav", "is empty", 3)))
     assert str(error) == "row 3 (a.wav): is empty"
     assert (error.source, error.problem, error.row) == ("a.wav", "is empty", 3)
+
+
+def test_whole_numbers_of_64_bits_have_no_full_scale():
+    samples = (1000 * np.sin(np.arange(4000))).astype(np.int64)
+    with pytest.raises(MediaError, match="int64 samples, and no sound has that full scale"):
+        MelSpectrogram(verbose=0).transform([(samples, 16000)])
+    MelSpectrogram(verbose=0).transform([(samples.astype(np.int16), 16000)])
