@@ -161,6 +161,8 @@ def load_crema_d(
             Emotion names.
         groups : ndarray of shape (n_clips,)
             Actors.
+        speakers_known : bool
+            Whether the groups are speakers.
         frame : DataFrame of shape (n_clips, 9)
             clip, corpus, speaker, emotion, intensity, statement, text, sex, age.
         report : DataFrame

@@ -108,6 +108,8 @@ def load_emodb(
             Emotion names.
         groups : ndarray of shape (n_utterances,)
             Speakers.
+        speakers_known : bool
+            Whether the groups are speakers.
         frame : DataFrame of shape (n_utterances, 8)
             clip, corpus, speaker, emotion, sex, statement, text, repetition.
         report : DataFrame

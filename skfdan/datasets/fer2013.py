@@ -202,6 +202,8 @@ def load_fer2013(
             Emotion names.
         groups : ndarray of shape (n_images,)
             An id of each image, because people are not known.
+        speakers_known : bool
+            Whether the groups are speakers, which they are not here.
         frame : DataFrame of shape (n_images, 5) or (n_images, 6)
             clip, corpus, speaker, emotion, split; from a csv or npz file also duplicate_of.
         report : DataFrame

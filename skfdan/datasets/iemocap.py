@@ -236,6 +236,8 @@ def load_iemocap(
             Emotion names.
         groups : ndarray of shape (n_utterances,)
             Speakers, by session and gender: ``iemocap-1F``.
+        speakers_known : bool
+            Whether the groups are speakers.
         frame : DataFrame of shape (n_utterances, 16)
             clip, corpus, speaker, emotion, session (1 to 5), dialogue, utterance (its number in
             the dialogue, from 0, utterances of all labels counted), text, start, end (seconds

@@ -200,6 +200,8 @@ def load_meld(
             Emotion names.
         groups : ndarray of shape (n_utterances,)
             Speakers.
+        speakers_known : bool
+            Whether the groups are speakers.
         frame : DataFrame of shape (n_utterances, 13)
             clip, corpus, speaker, emotion, dialogue, utterance, text, sentiment, season,
             episode, start, end, split.

@@ -113,6 +113,8 @@ def load_ravdess(
             Emotion names.
         groups : ndarray of shape (n_takes,)
             Actors.
+        speakers_known : bool
+            Whether the groups are speakers.
         frame : DataFrame of shape (n_takes, 10)
             clip, corpus, speaker, emotion, sex, channel, intensity, statement, text,
             repetition.

@@ -114,6 +114,8 @@ def load_savee(
             Emotion names.
         groups : ndarray of shape (n_takes,)
             Speakers.
+        speakers_known : bool
+            Whether the groups are speakers.
         frame : DataFrame of shape (n_takes, 6)
             clip, corpus, speaker, emotion, sex, statement.
         report : DataFrame

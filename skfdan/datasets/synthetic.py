@@ -126,6 +126,8 @@ default=16000
             Emotion of each clip.
         groups : ndarray of shape (n_clips,)
             Speaker of each clip.
+        speakers_known : bool
+            Whether the groups are speakers.
         frame : DataFrame of shape (n_clips, 6) or (n_clips, 7)
             Columns clip, corpus, speaker, emotion, visual, audio, and text if asked for.
         report : DataFrame of shape (0, 3)

@@ -87,9 +87,9 @@ class FDANSearchCV(GridSearchCV):
         :class:`~sklearn.model_selection.HalvingGridSearchCV` with
         ``resource="max_epochs"``, ``factor=halving`` and
         ``max_resources=max_epochs``, but for the last part, which is ``max_epochs`` long
-        here and the largest multiple of the first that fits there, and of equal candidates,
-        the first of which go on here, as GridSearchCV takes the first. None trains all of
-        them for ``max_epochs``.
+        here and the largest multiple of the first that fits there, and for candidates of one
+        score, of which the first go on here and the last there. None trains all of them for
+        ``max_epochs``.
 
     Attributes
     ----------

@@ -43,6 +43,10 @@ def code_identity(*values: Any) -> str | None:
         return None
 
 
+#: Types of class attributes that count, beside functions.
+_PLAIN = (bool, int, float, str, bytes, tuple, list, dict, set, frozenset)
+
+
 class _NamelessError(Exception):
     """Something can't be told from others of its kind."""
 
@@ -95,7 +99,9 @@ def _parts(value: Any, within: tuple[int, ...]) -> Any:
     try:
         return [*parts(kind), joblib.hash(value)]
     except Exception as error:  # pickling raises whatever it likes
-        raise _NamelessError from error
+        if _is_installed(kind.__module__) or not hasattr(value, "__dict__"):
+            raise _NamelessError from error
+        return [*parts(kind), *parts(vars(value))]  # of a class within a function
 
 
 def _is_filled(cell: types.CellType) -> bool:
@@ -135,7 +141,7 @@ def _class_parts(kind: type, within: tuple[int, ...]) -> list:
         key: value
         for key, value in vars(kind).items()
         if isinstance(value, (types.FunctionType, staticmethod, classmethod, property))
-        or (isinstance(value, (bool, int, float, str, tuple)) and not key.startswith("__"))
+        or (isinstance(value, _PLAIN) and not key.startswith("__"))
     }
     return [name, _parts(own, (*within, id(kind)))]
 
@@ -156,4 +162,4 @@ def _module_parts(module: Any, within: tuple[int, ...]) -> list:
     hooks = {k: v for k, v in own.items() if k.endswith("hooks") and isinstance(v, dict)}
     own |= {k: [*v.values()] for k, v in hooks.items()}
     children = [(n, _parts(child, within)) for n, child in module.named_children()]
-    return [repr(module), _parts(own, within), children]
+    return [module.extra_repr(), _parts(own, within), children]

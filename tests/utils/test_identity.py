@@ -78,6 +78,7 @@ PAIRS = {
     "keywords": lambda k: functools.partial(recursive, n=k),
     "methods": lambda k: Scaled(k).__call__,
     "objects": Scaled,
+    "class attributes": lambda k: type("Sized", (), {"sizes": [k]})(),
     "networks": Net,
     "widths": lambda k: Net(0, width=k + 1),
     "heads, which no repr shows": lambda k: torch.nn.MultiheadAttention(4, k + 1),
