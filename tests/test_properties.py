@@ -208,13 +208,19 @@ small = st.one_of(st.just(-1), st.integers(-2, 2), st.sampled_from(["-1", "a"]),
 )
 def test_minus_one_is_hidden_unless_it_is_a_class(labels, classes):
     y = np.array(labels, dtype=int if all(type(v) is int for v in labels) else object)
-    got = hide_minus_one(y, None if classes is None else np.array(classes)).tolist()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        got = hide_minus_one(y, None if classes is None else np.array(classes)).tolist()
     others = {repr(v): v for v in labels if v is not None and v != -1}
     if classes is None:
         is_class = len(others) == 1 and type(next(iter(others.values()))) is int
     else:
         is_class = -1 in classes
     assert got == [None if v == -1 and not is_class else v for v in labels]
+    # What looks like a class is not hidden in silence.
+    numbers = [v for v in others.values() if type(v) is int]
+    looks = set(others.values()) == {0, 1} or min(numbers, default=0) < -1
+    assert bool(told) == (-1 in labels and classes is None and not is_class and looks)
 
 
 QUICK = {"bottleneck": 4, "random_state": 0, "verbose": 0, "device": "cpu", "lr": 0.01}
