@@ -132,13 +132,14 @@ def _manifest_rows(
         rows["corpus"] = rows["corpus"].str.strip().replace("", None)
     if "clip" not in rows:
         rows["clip"] = [f"{i:05d}" for i in range(len(rows))]
-    twice = rows.duplicated([c for c in ("corpus", "clip") if c in rows])
-    if twice.any():
-        clip = rows["clip"][twice].iloc[0]
-        first, second = np.flatnonzero(rows["clip"] == clip)[:2] + 1
+    names = rows[[c for c in ("corpus", "clip") if c in rows]].fillna("")
+    if names.duplicated().any():
+        second = int(names.duplicated().to_numpy().argmax())
+        clip = rows["clip"].iloc[second]
+        first = int((names == names.iloc[second]).all(axis=1).to_numpy().argmax())
         raise ValueError(
-            f"folder: {str(path)!r} has the clip {clip!r} in the data rows {first} and {second}. "
-            "Give each row a name of its own, or leave out the column 'clip'."
+            f"folder: {str(path)!r} has the clip {clip!r} in the data rows {first + 1} and "
+            f"{second + 1}. Give each row a name of its own, or leave out the column 'clip'."
         )
     known = "speaker" in rows
     if known and pattern is not None:

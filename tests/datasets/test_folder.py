@@ -336,6 +336,11 @@ def test_a_clip_that_is_there_twice_is_refused(tmp_path):
     manifest.write_text("clip,audio,emotion\nx,a.wav,anger\ny,b.wav,joy\nx,c.wav,joy\n")
     with pytest.raises(ValueError, match="clip 'x' in the data rows 1 and 3"):
         load_folder(manifest)
+    manifest.write_text(
+        "corpus,clip,audio,emotion\n1,x,a.wav,anger\n2,x,b.wav,joy\n2,x,c.wav,joy\n"
+    )
+    with pytest.raises(ValueError, match="clip 'x' in the data rows 2 and 3"):
+        load_folder(manifest)
     # Corpora have names of their own.
     manifest.write_text("corpus,clip,audio,emotion\n1,x,a.wav,anger\n2,x,b.wav,joy\n")
     assert load_folder(manifest).frame["clip"].tolist() == ["x", "x"]
