@@ -8,6 +8,7 @@ import inspect
 import sys
 import types
 import weakref
+from contextlib import suppress
 from typing import Any
 
 import joblib
@@ -67,9 +68,8 @@ def _parts(value: Any, within: tuple[int, ...]) -> Any:
     if isinstance(value, functools.partial):
         return [name, *parts(value.func, value.args, value.keywords)]
     if isinstance(value, types.FunctionType):
-        taken = [cell.cell_contents for cell in value.__closure__ or () if _is_filled(cell)]
-        defaults = value.__defaults__, value.__kwdefaults__
-        return [value.__module__, value.__qualname__, _source(value), *parts(*defaults, taken)]
+        taken = value.__defaults__, value.__kwdefaults__, _enclosed(value)
+        return [value.__module__, value.__qualname__, _source(value), *parts(*taken)]
     if isinstance(value, types.MethodType):
         return [name, *parts(value.__func__, value.__self__)]
     if isinstance(value, (staticmethod, classmethod, property)):
@@ -104,12 +104,12 @@ def _parts(value: Any, within: tuple[int, ...]) -> Any:
         return [*parts(kind), *parts(vars(value))]  # of a class within a function
 
 
-def _is_filled(cell: types.CellType) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018 - it raises if there is nothing yet
-    except ValueError:
-        return False
-    return True
+def _enclosed(function: types.FunctionType) -> list:
+    values = []
+    for cell in function.__closure__ or ():
+        with suppress(ValueError):  # there is nothing in it yet
+            values.append(cell.cell_contents)
+    return values
 
 
 def _source(function: types.FunctionType) -> Any:
@@ -124,13 +124,9 @@ def _source(function: types.FunctionType) -> Any:
 
 def _code_parts(code: types.CodeType) -> list:
     constants = [
-        _code_parts(c) if isinstance(c, types.CodeType) else _constant(c) for c in code.co_consts
+        _code_parts(c) if isinstance(c, types.CodeType) else _parts(c, ()) for c in code.co_consts
     ]
     return [code.co_code.hex(), code.co_names, code.co_varnames, constants]
-
-
-def _constant(value: Any) -> str:
-    return repr(sorted(map(repr, value))) if isinstance(value, frozenset) else repr(value)
 
 
 def _class_parts(kind: type, within: tuple[int, ...]) -> list:
@@ -159,7 +155,7 @@ def _module_parts(module: Any, within: tuple[int, ...]) -> list:
     plain = {"training", "_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"}
     own = {k: v for k, v in vars(module).items() if k not in plain}
     # Hooks are numbered on from those of other networks.
-    hooks = {k: v for k, v in own.items() if k.endswith("hooks") and isinstance(v, dict)}
+    hooks = {k: v for k, v in own.items() if "hooks" in k and isinstance(v, dict)}
     own |= {k: [*v.values()] for k, v in hooks.items()}
     children = [(n, _parts(child, within)) for n, child in module.named_children()]
     return [module.extra_repr(), _parts(own, within), children]

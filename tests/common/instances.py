@@ -32,8 +32,8 @@ EVERYTHING = slice(0, None)
 INSTANCES = {
     "BackboneEmbedding": [BackboneEmbedding(backbone="cnn", weights=None, input_size=32)],
     "FDANClassifier": [
-        # A tenth of the default's epochs, at ten times its learning rate, and layers so narrow
-        # that their weights stay in the processor's cache; all as it comes in AS_THEY_COME.
+        # A tenth of the default's epochs, at ten times its learning rate, and narrow layers,
+        # which take less time; all as it comes in AS_THEY_COME.
         FDANClassifier(bottleneck=64, lr=0.01, max_epochs=30),
         # Both branches, attention and LMMD on a flat matrix, all columns in each.
         FDANClassifier(visual=EVERYTHING, audio=EVERYTHING, bottleneck=64, lr=0.01, max_epochs=15),

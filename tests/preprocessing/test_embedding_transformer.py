@@ -330,9 +330,10 @@ class Extreme(torch.nn.Module):
     def __init__(self, which):
         super().__init__()
         self.which = which
+        self.register_buffer("shift", torch.zeros(1), persistent=False)
 
     def forward(self, x):
-        return getattr(x, self.which)((2, 3))
+        return getattr(x, self.which)((2, 3)) + self.shift
 
 
 @pytest.mark.parametrize("cached", [False, True])
@@ -356,6 +357,23 @@ def test_networks_that_differ_in_an_attribute_are_two(cached, tmp_path):
     assert (found["amin"] < found["amax"]).all()
     if cached:
         assert len(list(tmp_path.rglob("*.npy"))) == 2 * len(faces)
+
+
+def test_buffers_that_are_not_saved_count():
+    def shifted(by):
+        network = Extreme("amax")
+        network.shift += by
+        return network, 3
+
+    settings = {"weights": None, "input_size": None, "verbose": 0}
+    faces = list(make_faces(2))
+    found = [
+        stacked(
+            BackboneEmbedding(backbone=lambda by=by: shifted(by), **settings).fit_transform(faces)
+        )
+        for by in (0, 1)
+    ]
+    np.testing.assert_allclose(found[1] - found[0], 1, rtol=1e-5)
 
 
 def test_a_network_that_cannot_be_told_from_others_is_found_by_nobody(clips):

@@ -83,7 +83,7 @@ PAIRS = {
     "widths": lambda k: Net(0, width=k + 1),
     "heads, which no repr shows": lambda k: torch.nn.MultiheadAttention(4, k + 1),
     "hooks": lambda k: hooked([None, shifted][k]),
-    "buffers that are not saved": lambda k: functools.partial(sum, torch.full((2,), k)),
+    "tensors": lambda k: functools.partial(sum, torch.full((2,), k)),
     "arrays": lambda k: {"a": np.full(2, k)},
 }
 
