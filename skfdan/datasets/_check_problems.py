@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -30,6 +31,7 @@ KINDS = {
     "unlabelled": "warning",
     "left out": "warning",
     "rare emotion": "warning",
+    "alike names": "warning",
     "mixed rates": "warning",
 }
 COLUMNS = ["file", "row", "stage", "kind", "detail", "severity"]
@@ -118,11 +120,22 @@ def compare(decoded: list[tuple[Item, Facts]], found: Problems) -> None:
             )
 
 
-def check_labels(y: list | None, found: Problems) -> None:
-    """Report rows without label, and labels of one row."""
+def check_labels(y: list | None, speakers: list | None, found: Problems) -> None:
+    """Report rows without label, labels of one row, and names that may mean the same."""
     for row, label in enumerate(y or []):
         if label is None:
             found.add("label", "unlabelled", "the row has no label", row=row)
     for label, n in Counter(v for v in y or [] if v is not None).items():
         if n < 2:
             found.add("label", "rare emotion", f"{label!r} has {n} row", row=y.index(label))
+    for what, names in (("emotions", y), ("speakers", speakers)):
+        alike = defaultdict(Counter)
+        for name in names or []:
+            if isinstance(name, str):
+                alike[re.sub(r"[\s_-]+", " ", name).strip().casefold()][name] += 1
+        for counts in alike.values():
+            if len(counts) > 1:
+                some = ", ".join(f"{name!r} ({n} rows)" for name, n in counts.items())
+                detail = f"{what} that differ in case, spaces, hyphens or underscores alone: {some}"
+                rarest, _ = counts.most_common()[-1]  # the most likely slip
+                found.add("label", "alike names", detail, row=names.index(rarest))

@@ -192,6 +192,8 @@ def check_corpus(
     unlabelled     warning   no label: a row's is missing, or the loader found none
     left out       warning   the loader left it out for another reason
     rare emotion   warning   one row alone: it cannot be trained and tested on
+    alike names    warning   emotions, or speakers, whose names differ in case, spaces, hyphens
+                             or underscores alone, and so may be one
     mixed rates    warning   sound files differ in their sampling rate, which tells a model
                              where a clip comes from, even after resampling
     =============  ========  ==============================================================
@@ -287,7 +289,7 @@ def check_corpus(
         if fact.peak is None or fact.peak >= silence_db:
             sounding.append((item, fact))
     compare(sounding, found)
-    check_labels(y, found)
+    check_labels(y, speakers, found)
     summary = _summarise(table, y, speakers, decoded)
     rates = summary["sample_rates"]
     if len(rates) > 1:

@@ -416,6 +416,21 @@ def test_labels_and_balance(tmp_path):
     assert line.split() == ["bob", "1", ".", "1", "1", "3"]
 
 
+def test_names_that_may_be_one(tmp_path):
+    files = [write(tmp_path / f"{i}.wav", noise(i)) for i in range(6)]
+    y = ["Very happy", "Very happy", "very_happy", "sad", "sad", "Very happy "]
+    groups = ["1-11", "11-1", "1-11", "Ann", "ann", "ann"]
+    result = check(make_table(audio=files), y, groups)
+    alike = result.problems[result.problems["kind"] == "alike names"]
+    assert alike["row"].tolist() == [5, 3]
+    assert alike["severity"].eq("warning").all()
+    emotions, speakers = alike["detail"]
+    assert emotions.startswith("emotions that differ in case")
+    assert "'very_happy' (1 rows)" in emotions
+    assert "sad" not in emotions
+    assert speakers.endswith("alone: 'Ann' (1 rows), 'ann' (2 rows)")
+
+
 def test_numbers_are_sorted_as_numbers(tmp_path):
     file = write(tmp_path / "a.wav", noise(0))
     result = check(make_table(audio=[file] * 4), [10, 9, 10, 9], [2, 10, 2, 10])
