@@ -422,9 +422,9 @@ def test_names_that_may_be_one(tmp_path):
     groups = ["1-11", "11-1", "1-11", "Ann", "ann", "ann"]
     result = check(make_table(audio=files), y, groups)
     alike = result.problems[result.problems["kind"] == "alike names"]
-    assert alike["row"].tolist() == [5, 3]
+    assert alike["row"].tolist() == [3, 5]
     assert alike["severity"].eq("warning").all()
-    emotions, speakers = alike["detail"]
+    speakers, emotions = alike["detail"]
     assert emotions.startswith("emotions that differ in case")
     assert "'very_happy' (1 rows)" in emotions
     assert "sad" not in emotions
