@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import copy
+import errno
 import hashlib
 import json
 import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
+import joblib
 import numpy as np
 import skorch
 import torch
 from sklearn.base import BaseEstimator
+from skorch.callbacks import Callback, ParamMapper
 
 from skfdan.classifiers._paths import PathCells
 from skfdan.classifiers._samples import Samples
@@ -27,6 +31,12 @@ _SCHEMA = 1
 _INCIDENTAL = frozenset(
     {"verbose", "device", "callbacks", "checkpoint_dir", "n_jobs", "cache_dir", "timeout"}
 )
+#: Parameters of callbacks on which only what they print depends.
+_PRINTED = frozenset({"sink", "verbose"})
+#: How a callback says that the fit does not depend on it.
+_WATCHING = " set only_watches = True in the class of a callback that changes nothing of the fit,"
+#: Parameters that name a file or folder of pretrained weights.
+_PLACES = frozenset({"weights", "model", "speech_model", "text_model"})
 
 
 @dataclass
@@ -45,18 +55,23 @@ class Checkpoint:
     Parameters
     ----------
     folder : path-like
-        Where the file is; ``{fit}`` in it stands for a hash of parameters and
-        data, so that the candidates and folds of a search get folders of their
+        Where the file is; ``{fit}`` in it stands for a hash of parameters, data and
+        contents, so that the candidates and folds of a search get folders of their
         own.
     identity : dict
         What the fit computes, see :func:`fit_identity`.
+    contents : dict of str to str
+        Digests of the pretrained weights that it starts from, see :func:`pretrained_contents`.
     """
 
-    def __init__(self, folder: str | os.PathLike, identity: dict[str, Any]):
-        name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    def __init__(
+        self, folder: str | os.PathLike, identity: dict[str, Any], contents: dict[str, str]
+    ):
+        named = identity | ({"contents": contents} if contents else {})
+        name = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:16]
         self.folder = Path(os.fspath(folder).replace("{fit}", name)).expanduser()
         self.file = self.folder / FILE
-        self.identity = identity
+        self.identity, self.contents = identity, contents
         self._found: tuple[dict, dict] | None = None
 
     def __enter__(self) -> Checkpoint:
@@ -77,9 +92,16 @@ class Checkpoint:
                 f"checkpoint_dir={str(self.folder)!r} is in use by another fit. Give each fit a "
                 'folder of its own; in a search, "{fit}" in the name does that.'
             ) from None
+        except OSError as error:
+            # Where nobody can write, nobody need be kept away: a complete fit is returned.
+            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                raise
+            if not self.file.exists():
+                raise
         try:
-            for left in self.folder.glob(f".{FILE}.*.tmp"):
-                left.unlink(missing_ok=True)  # by a process that was killed while it wrote
+            if self._lock.is_locked:
+                for left in self.folder.glob(f".{FILE}.*.tmp"):
+                    left.unlink(missing_ok=True)  # by a process that was killed while it wrote
             if self.file.exists():
                 self._found = self._read()
         except BaseException:
@@ -103,6 +125,15 @@ class Checkpoint:
                 f"{_SCHEMA}. Train on with the version that wrote it, or delete the file."
             )
         different = _differences(there, self.identity)
+        # Not part of the identity: in a folder of its own, a fit goes on where the weights are no
+        # longer there.
+        before = facts.get("contents", {})
+        self.contents = before | self.contents
+        different += [
+            f"what {name} names has another content now"
+            for name, digest in self.contents.items()
+            if before.get(name, digest) != digest
+        ]
         if different:
             raise ValueError(
                 f"checkpoint_dir={str(self.folder)!r} holds another fit: "
@@ -150,6 +181,15 @@ class Checkpoint:
             torch.cuda.set_rng_state(tensors["cuda"], net.device_)
         best = _below(tensors, "best.")
         progress = facts["progress"]
+        complete = progress["stopped"] or len(net.history_) >= net.max_epochs
+        if complete and net.random_state is None:
+            warnings.warn(
+                f"checkpoint_dir={str(self.folder)!r} holds this fit, and it is returned: with "
+                "random_state=None, nothing tells another one from it. Give a whole number as "
+                "random_state, another for every fit, or another folder to train anew.",
+                UserWarning,
+                stacklevel=5,
+            )
         return Progress(
             best=-np.inf if progress["best"] is None else progress["best"],
             best_state={k: t.to(net.device_) for k, t in best.items()} or None,
@@ -176,6 +216,7 @@ class Checkpoint:
         facts = {
             "schema": _SCHEMA,
             "identity": self.identity,
+            "contents": self.contents,
             "versions": _versions(),
             "start": start_facts,
             "rng": rng_facts,
@@ -189,7 +230,16 @@ class Checkpoint:
                 "stopped": progress.stopped,
             },
         }
-        write_archive(self.file, tensors, facts)
+        try:
+            write_archive(self.file, tensors, facts)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"checkpoint_dir: the state after epoch {len(net.history_)} can't be written "
+                f"({error.strerror or error}). Make room, or give another folder; the same fit "
+                "goes on from the last state that is there",
+                str(self.file),
+            ) from error
 
 
 def fit_identity(
@@ -200,15 +250,55 @@ def fit_identity(
     data["labels"] = _hash_values(y)
     if groups is not None:
         data["groups"] = _hash_values(np.asarray(groups))
-    return {
-        "classifier": type(estimator).__name__,
-        "parameters": {
-            name: _text(value)
-            for name, value in estimator.get_params(deep=True).items()
-            if name.rsplit("__", 1)[-1] not in _INCIDENTAL
-        },
-        "data": data,
+    parameters = {
+        # Of an estimator, the parameters stand beside it.
+        name: type(value).__name__ if isinstance(value, BaseEstimator) else _text(value)
+        for name, value in estimator.get_params(deep=True).items()
+        if name.rsplit("__", 1)[-1] not in _INCIDENTAL
     }
+    if callbacks := _computing(estimator.callbacks):
+        parameters["callbacks"] = f"[{', '.join(callbacks)}]"
+    return {"classifier": type(estimator).__name__, "parameters": parameters, "data": data}
+
+
+def _computing(callbacks: list | None) -> list[str]:
+    """Say what those callbacks do on which a fit may depend."""
+    found = []
+    for entry in callbacks or []:
+        callback = entry[1] if isinstance(entry, (list, tuple)) else entry
+        if callback is None:
+            continue
+        kind = callback if isinstance(callback, type) else type(callback)
+        if kind.__module__ == "skorch.callbacks.logging" or getattr(kind, "only_watches", False):
+            continue
+        given = "" if isinstance(callback, type) else _arguments(callback)
+        name = f"{kind.__module__}.{kind.__qualname__}"
+        # Of the code of skorch's own the name tells enough.
+        code = "" if name.startswith("skorch.") else f" ({_code(kind, name, _WATCHING)})"
+        found.append(f"{name}{code}({given})")
+    return found
+
+
+def _arguments(callback: Callback) -> str:
+    if isinstance(callback, ParamMapper):
+        # It puts others in the place of its parameters when it is first used.
+        callback = copy.deepcopy(callback)
+        callback.initialize()
+    given = sorted(callback.get_params(deep=False).items())
+    return ", ".join(f"{name}={_text(value)}" for name, value in given if name not in _PRINTED)
+
+
+def pretrained_contents(estimator: BaseEstimator) -> dict[str, str]:
+    """Return digests of the weights of others that a fit starts from, as far as they are here."""
+    from skfdan.preprocessing._networks import content_digest
+
+    found = {}
+    for name, value in estimator.get_params(deep=True).items():
+        if name.rsplit("__", 1)[-1] in _PLACES and isinstance(value, (str, os.PathLike)):
+            place = Path(value).expanduser()
+            if place.exists():
+                found[name] = content_digest(place)
+    return found
 
 
 def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
@@ -220,6 +310,8 @@ def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
         for name in sorted({*old, *new})
         if old.get(name) != new.get(name)
     ]
+    if old.get("callbacks") != new.get("callbacks"):
+        found.append("a callback counts unless its class has only_watches = True")
     old, new = there["data"], here["data"]
     for name in sorted({*old, *new}):
         if old.get(name) != new.get(name):
@@ -230,22 +322,41 @@ def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, (BaseEstimator, np.random.RandomState)):
-        # Its parameters stand beside it; a generator counts by the state it had at the start.
-        return type(value).__name__
+    """Put a parameter into words that are the same in every process."""
+    if isinstance(value, np.generic):
+        value = value.item()  # grids are often NumPy ranges
+    if isinstance(value, (list, tuple)):
+        texts = ", ".join(map(_text, value))
+        return f"[{texts}]" if isinstance(value, list) else f"({texts})"
+    if isinstance(value, dict):
+        texts = sorted(f"{_text(k)}: {_text(v)}" for k, v in value.items())
+        return f"{{{', '.join(texts)}}}"
+    if isinstance(value, BaseEstimator):
+        given = sorted(value.get_params(deep=False).items())
+        texts = [f"{name}={_text(v)}" for name, v in given if name not in _INCIDENTAL]
+        return f"{type(value).__name__}({', '.join(texts)})"
+    if isinstance(value, np.random.RandomState):
+        # The state before the fit draws from it, which says all that follows.
+        return f"RandomState ({joblib.hash(value.get_state())[:16]})"
     if isinstance(value, type):
         return f"{value.__module__}.{value.__qualname__}"
-    if callable(value):
-        name = f"{value.__module__}.{getattr(value, '__qualname__', type(value).__qualname__)}"
-        code = code_identity(value)
-        if code is None:
-            raise ValueError(
-                f"checkpoint_dir: nothing tells {name} from another such function in the next "
-                "session. Give one that is defined with def at the top of a module, or no "
-                "checkpoint_dir."
-            )
-        return f"{name} ({code[:16]})"
-    return repr(value)
+    if value is None or isinstance(value, (bool, int, float, str, bytes, slice, PurePath)):
+        return repr(value)
+    kind = type(value)
+    owner = value if callable(value) else kind
+    name = f"{owner.__module__}.{getattr(owner, '__qualname__', kind.__qualname__)}"
+    return f"{name} ({_code(value, name)})"
+
+
+def _code(value: Any, name: str, more: str = "") -> str:
+    code = code_identity(value)
+    if code is None:
+        raise ValueError(
+            f"checkpoint_dir: nothing tells {name} from another such function or object in the "
+            f"next session. Give one that is defined at the top of a module,{more} or no "
+            "checkpoint_dir."
+        )
+    return code[:16]
 
 
 def _hash_samples(samples: Any) -> str:

@@ -92,13 +92,15 @@ def take_dialogues(
     """Split the columns that are named off a frame or mapping.
 
     As the modalities, they may have the name of a step of a ColumnTransformer before
-    theirs. Columns that are not there are no error.
+    theirs. Columns that are not there are no error. Of what is None, the column that has it by
+    default is no part of X either: a dialogue's number is no feature.
     """
     # One kind of sparse matrix is a dict in older versions of SciPy.
     if not isinstance(X, (pd.DataFrame, Mapping)) or issparse(X):
         return X, Dialogues()
     wanted = {"dialogue": dialogue, "speaker": speaker, "order": order}
     found: dict[str, Any] = {}
+    unused = []
     for column in X:
         name = str(column).rsplit("__", 1)[-1]
         for what in (w for w, given in wanted.items() if given in (name, str(column))):
@@ -107,13 +109,16 @@ def take_dialogues(
                     f"Both columns {found[what]!r} and {column!r} are the {what}; keep one of them."
                 )
             found[what] = column
-    if not found:
+        if column not in found.values() and name in wanted and wanted[name] is None:
+            unused.append(column)
+    taken = [*found.values(), *unused]
+    if not taken:
         return X, Dialogues()
     columns = {what: np.asarray(X[column], dtype=object) for what, column in found.items()}
     if isinstance(X, pd.DataFrame):
-        X = X.drop(columns=list(found.values()))
+        X = X.drop(columns=taken)
     else:
-        X = {name: cells for name, cells in X.items() if name not in found.values()}
+        X = {name: cells for name, cells in X.items() if name not in taken}
     out = Dialogues()
     if "dialogue" in columns:
         missing = [i for i, cell in enumerate(columns["dialogue"]) if is_missing(cell)]

@@ -107,8 +107,9 @@ def check_rows(empty: np.ndarray, columns: Collection[str] = MODALITIES) -> None
     rows = np.flatnonzero(empty).tolist()
     if rows:
         none = "neither a visual nor an audio cell"
-        if TEXT in columns:
-            none = "no visual, audio or text cell"
+        if set(columns) != set(MODALITIES):
+            *first, last = (m for m in (*MODALITIES, TEXT) if m in columns)
+            none = f"no {' or '.join([*([', '.join(first)] if first else []), last])} cell"
         raise ValueError(
             f"Row {rows[0]} has {none}{and_more(rows)}; drop it, fill "
             'one of them, or leave such rows out with on_error="missing". If FaceFrames found no '

@@ -82,10 +82,11 @@ class InputMixin:
 
     def _only_one(self) -> str:
         """Return the modality of an X of cells that is no table."""
-        if self.predict_modality == "fused":
+        if self.predict_modality == "fused" and len(self._modalities) > 1:
+            cells = ", ".join(f"{m}=..." for m in self._modalities)
             raise ValueError(
-                'predict_modality="fused" needs both modalities: give a modality table, '
-                "make_table(visual=..., audio=...), not one array."
+                'predict_modality="fused" needs all modalities: give a modality table, '
+                f"make_table({cells}), not one array."
             )
         return self._single()
 
@@ -151,9 +152,12 @@ class InputMixin:
                 if self.on_error == "skip":
                     skipped[bad["row"]] = True
                 report = join_reports([report, bad])
-        empty = np.all([missing_cells(c) for c in columns.values()], axis=0)
+        # Rows of other modalities belong into a table where the class says what is read (other
+        # people's faces beside voices); where the user says it, they are an oversight.
+        read = self._modalities if hasattr(self, "modalities") else self._columns
+        empty = np.all([missing_cells(columns[m]) for m in read], axis=0)
         if self.on_error == "raise":
-            check_rows(empty & ~skipped, self._columns)
+            check_rows(empty & ~skipped, read)
         self._left_out = skipped if self.on_error == "raise" else skipped | empty
         rows = np.setdiff1d(np.flatnonzero(self._left_out), report["row"])
         unusable = [(int(row), "", "row", "has no usable cell") for row in rows]

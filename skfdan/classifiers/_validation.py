@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from sklearn.model_selection import GroupShuffleSplit, ShuffleSplit, StratifiedShuffleSplit
 
 from skfdan.classifiers._samples import ModalitySamples, Samples
 from skfdan.table import is_missing
+
+
+def check_groups(groups: Any) -> np.ndarray:
+    """Return groups as an array; refuse one that is missing."""
+    groups = np.asarray(groups)
+    lacking = np.flatnonzero([is_missing(group) for group in groups])
+    if len(lacking):
+        raise ValueError(
+            f"groups is missing (NaN or None) in row {lacking[0]}; give every row one."
+        )
+    return groups
 
 
 def hold_out(
@@ -30,12 +42,7 @@ def hold_out(
         raise ValueError(f"early_stopping needs labelled {lead} rows to validate on.")
     seed = rng.randint(2**31 - 1)
     if groups is not None:
-        groups = np.asarray(groups)
-        lacking = np.flatnonzero([is_missing(group) for group in groups])
-        if len(lacking):
-            raise ValueError(
-                f"groups is missing (NaN or None) in row {lacking[0]}; give every row one."
-            )
+        groups = check_groups(groups)
         if len(set(groups[candidates].tolist())) < 2:
             raise ValueError(
                 "early_stopping needs labelled rows of at least two groups (speakers), to train on "

@@ -15,7 +15,7 @@ from sklearn.utils import check_random_state
 from skorch import NeuralNetClassifier
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from skfdan.classifiers._checkpoint import Checkpoint, fit_identity
+from skfdan.classifiers._checkpoint import Checkpoint, fit_identity, pretrained_contents
 from skfdan.classifiers._embedding import EmbeddingMixin
 from skfdan.classifiers._forms import n_dim
 from skfdan.classifiers._input import InputMixin, encode, plain
@@ -247,7 +247,8 @@ class ModalityClassifier(
             checkpoint = None
             if self.checkpoint_dir is not None:
                 identity = fit_identity(self, samples, y, groups)
-                checkpoint = Checkpoint(self.checkpoint_dir, identity)
+                contents = pretrained_contents(self)
+                checkpoint = Checkpoint(self.checkpoint_dir, identity, contents)
             with nullcontext() if checkpoint is None else checkpoint:
                 self._fit_samples(samples, encoded, classes, groups, checkpoint, before)
         except BaseException:

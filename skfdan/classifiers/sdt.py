@@ -68,7 +68,7 @@ class SDTClassifier(JointClassifier):
         What is read; other columns are left alone, and those that the training does not hold
         are not needed.
     dialogue, speaker, order : str or None, default="dialogue", "speaker", "order"
-        Columns of X. None leaves the column alone, if there is one: with
+        Columns of X. None makes no use of the column called so, if there is one: with
         ``dialogue=None`` utterances are read without context. A row without speaker,
         or with one who was not in the training, is spoken by nobody known.
     unimodal_weight : float, default=1.0

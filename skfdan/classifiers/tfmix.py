@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from skfdan.classifiers._samples import ModalitySamples, Samples
-from skfdan.classifiers._validation import hold_out
+from skfdan.classifiers._validation import check_groups, hold_out
 from skfdan.classifiers.base import ModalityClassifier
 from skfdan.nn.tfmix import TFMixNet, TFMixOutput
 
@@ -379,7 +379,9 @@ class TFMixClassifier(ModalityClassifier):
         y = np.full(self._n_rows, -1)
         y[samples["audio"].rows] = labels["audio"]
         rows = np.flatnonzero(y >= 0)
-        n_units = len(rows if self._groups is None else np.unique(self._groups[rows]))
+        n_units = len(
+            rows if self._groups is None else set(check_groups(self._groups)[rows].tolist())
+        )
         if math.ceil(self.validation_fraction * n_units) < n_units:
             kept, (_, held, _) = hold_out(
                 samples, "audio", y, self._groups, self.validation_fraction, self._random_state

@@ -246,6 +246,11 @@ class TorchvisionClassifier(ModalityClassifier):
 
     def _check_params(self) -> None:
         super()._check_params()
+        if isinstance(self.backbone_trainable, str):
+            raise ValueError(
+                f"backbone_trainable={self.backbone_trainable!r}: give True or False; parts of a "
+                "backbone are trained by FDANClassifier and MISAClassifier."
+            )
         if not callable(self.arch):
             self._check_choice("arch", BACKBONES)
 

@@ -12,6 +12,7 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 import skfdan.classifiers
 import skfdan.preprocessing
 from skfdan.classifiers.base import ModalityClassifier
+from skfdan.preprocessing import TextEmbedding
 from skfdan.preprocessing._base import CellTransformer
 
 #: scikit-learn's transformers whose few learned arrays are stored.
@@ -32,6 +33,8 @@ COLUMNS = (
     "verbose_feature_names_out",
 )
 WORDS = ("drop", "passthrough")
+#: Of our own, what has learned nothing, or knows how to store what it has.
+STORED = (ModalityClassifier, CellTransformer, TextEmbedding)
 NODE = ("class", "params", "state", "output")
 
 
@@ -41,7 +44,7 @@ def known_classes() -> dict[str, type]:
     for package in (skfdan.classifiers, skfdan.preprocessing):
         for name in package.__all__:
             cls = getattr(package, name)
-            if isinstance(cls, type) and issubclass(cls, (ModalityClassifier, CellTransformer)):
+            if isinstance(cls, type) and issubclass(cls, STORED):
                 found[name] = cls
     return found
 

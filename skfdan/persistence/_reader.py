@@ -20,6 +20,7 @@ from skfdan.persistence._network import decode_network
 from skfdan.persistence._state import decode_state
 from skfdan.persistence._tensorfile import TensorFile
 from skfdan.persistence._values import decode
+from skfdan.preprocessing import TextEmbedding
 from skfdan.preprocessing._base import CellTransformer
 
 _MAX_FEATURES = 2**20
@@ -81,12 +82,18 @@ class Reader:
             if state is None:
                 return estimator
             learned = ("cells",)
+        elif isinstance(estimator, TextEmbedding):
+            estimator._check_parameters()
+            if state is None:
+                return estimator
+            learned = ()
         else:
             learned = LEARNED[cls]
         check_keys(state, ("n_features_in", "names", *learned), f"the state of {cls.__name__}")
         if learned == ("cells",) and type(state["cells"]) is not bool:
             raise ModelError(f"{cls.__name__} was fitted on {state['cells']!r:.60}")
-        estimator.fit(_example(state, state.get("cells", False)))
+        cells = state.get("cells", isinstance(estimator, TextEmbedding))
+        estimator.fit(_example(state, cells))
         if isinstance(estimator, CellTransformer):
             if (form(estimator) | {"cells": estimator.input_is_cells_}) != state:
                 raise ModelError(f"{cls.__name__} can't have been fitted on what it says")

@@ -17,7 +17,7 @@ from skfdan.persistence._known import COLUMNS, LEARNED, PIPELINE, WORDS, form, k
 from skfdan.persistence._network import encode_network
 from skfdan.persistence._state import Tensors, encode_state
 from skfdan.persistence._values import Unstorable, encode
-from skfdan.preprocessing import BackboneEmbedding
+from skfdan.preprocessing import BackboneEmbedding, FrameEmbedding, TextEmbedding
 from skfdan.preprocessing._base import CellTransformer
 
 #: What belongs to a machine or a session and not to a model.
@@ -42,7 +42,7 @@ class Writer:
         elif cls is ColumnTransformer:
             params, state = self._columns(estimator, path)
         else:
-            if not issubclass(cls, CellTransformer):
+            if not issubclass(cls, (CellTransformer, TextEmbedding)):
                 check_is_fitted(estimator)
             params = {
                 name: self._param(cls, name, value, path)
@@ -94,6 +94,8 @@ class Writer:
         shape = form(estimator)
         if isinstance(estimator, CellTransformer):
             return shape | {"cells": estimator.input_is_cells_}
+        if isinstance(estimator, TextEmbedding):
+            return shape
         if getattr(estimator, "add_indicator", False):
             raise TypeError("SimpleImputer(add_indicator=True) can't be stored.")
         return shape | {
@@ -147,10 +149,13 @@ def _refusal(estimator: Any, path: str) -> str:
     if hasattr(estimator, "best_estimator_") or hasattr(estimator, "param_grid"):
         return f"{where} is a search; save its best_estimator_."
     if isinstance(estimator, BackboneEmbedding):
-        return (
-            f"{where} can't be saved: the format has no place for its weights. Leave it out and "
-            "set backbone_trainable=False in the classifier, which is saved with its backbone."
+        remedy = (
+            "Save the classifier alone, and keep the parameters of the step."
+            if isinstance(estimator, FrameEmbedding)
+            else "Leave it out and set backbone_trainable=False in the classifier, which is saved "
+            "with its backbone."
         )
+        return f"{where} can't be saved: the format has no place for its weights. {remedy}"
     return (
         f"{where} can't be saved without pickle. What can: {', '.join(sorted(known_classes()))}, "
         "with parameters that JSON can hold; no subclasses of them."

@@ -22,12 +22,13 @@ __all__ = ["OneColumn"]
 class OneColumn(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     """Base of all transformers that take one column of cells.
 
-    A subclass says in ``_accepts`` what a cell may be, and in ``_takes_matrix`` whether X
-    may be a matrix of numbers instead.
+    A subclass says in ``_accepts`` what a cell may be, in ``_takes_matrix`` whether X
+    may be a matrix of numbers instead, and in ``_usual`` which column it is mostly given.
     """
 
     _takes_matrix = False
     _accepts = "paths"
+    _usual = None  # name of the column of a modality table that it is for
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -56,7 +57,10 @@ class OneColumn(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         """Return X as a frame of one column of cells, or None if it is to be read as numbers."""
         name = type(self).__name__
         if isinstance(X, (str, os.PathLike)):
-            raise ValueError(f"{name}: X={os.fspath(X)!r} is a single path; give a list, [{X!r}].")
+            what = "text" if self._accepts == "texts" else "path"
+            raise ValueError(
+                f"{name}: X={os.fspath(X)!r} is a single {what}; give a list, [{X!r}]."
+            )
         frame = _as_frame(X, blocks=not self._takes_matrix)
         if frame is None or not (_all_missing(frame) or _holds_cells(frame)):
             if self._takes_matrix:
@@ -74,10 +78,11 @@ class OneColumn(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
                 "into a cell of its own, in a list or an object array of shape (n, 1)."
             )
         if frame.shape[1] != 1:
+            column = self._usual if self._usual in frame else frame.columns[0]
             raise ValueError(
                 f"{name} takes one column of cells ({self._accepts}); got {frame.shape[1]} columns "
                 f"({', '.join(map(str, frame.columns))}). Pick one: "
-                f'ColumnTransformer([("cells", {name}(), [{frame.columns[0]!r}])]).'
+                f'ColumnTransformer([("cells", {name}(), [{column!r}])]).'
             )
         return frame
 

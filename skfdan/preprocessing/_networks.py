@@ -14,11 +14,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Network", "NetworkError", "find_bundle", "find_folder", "is_bundle"]
+__all__ = [
+    "Network",
+    "NetworkError",
+    "content_digest",
+    "find_bundle",
+    "find_folder",
+    "is_bundle",
+]
 
 _WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
 _TOKENIZER = ("tokenizer*", "vocab*", "merges.txt", "spiece.model", "sentencepiece*")
-_SMALL = ("config.json", "preprocessor_config.json", "special_tokens_map.json", *_TOKENIZER)
+_PROCESSOR = ("preprocessor_config.json", "processor_config.json")
+_SMALL = ("config.json", *_PROCESSOR, "special_tokens_map.json", *_TOKENIZER)
 _SHARDS = "*.index.json"
 
 # Of one or two models many transformers are made (of folds, of candidates), and each may take
@@ -166,18 +174,16 @@ def find_folder(
             f"{owner}: the folder {str(folder)!r} lacks {' and '.join(lacking)}. "
             f"{_remedy(tokenizer)}"
         )
-    digest = hashlib.sha256()
-    for file in _files(folder):
-        digest.update(f"{file.name} {_file_digest(file)} ".encode())
-    return str(folder.resolve()), digest.hexdigest()
+    return str(folder.resolve()), content_digest(folder)
 
 
 def _remedy(tokenizer: bool) -> str:
-    words = " and the files of its tokenizer (tokenizer.json, or vocab.txt, or vocab.json and "
+    more = "preprocessor_config.json or processor_config.json"
+    if tokenizer:
+        more = "the files of its tokenizer (tokenizer.json, or vocab.txt, or vocab.json and merges.txt)"
     return (
-        "Give a folder with config.json, model.safetensors or pytorch_model.bin,"
-        f"{words + 'merges.txt)' if tokenizer else ' and preprocessor_config.json if there is one'}"
-        ", as save_pretrained of transformers writes it."
+        f"Give a folder with config.json, model.safetensors or pytorch_model.bin, and {more}, as "
+        "save_pretrained of transformers writes it."
     )
 
 
@@ -299,6 +305,16 @@ def _quiet(transformers: Any) -> Iterator[None]:
 
 
 # ------------------------------------------------------------------------- contents
+
+
+def content_digest(place: Path) -> str:
+    """Return the hash of a file of weights, or of what is in the folder of a model."""
+    if place.is_file():
+        return _file_digest(place)
+    digest = hashlib.sha256()
+    for file in _files(place):
+        digest.update(f"{file.name} {_file_digest(file)} ".encode())
+    return digest.hexdigest()
 
 
 def _file_digest(path: Path) -> str:

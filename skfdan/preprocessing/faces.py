@@ -276,6 +276,7 @@ class FaceFrames(CellTransformer):
 
     _unit = "clip"
     _accepts = "paths of videos, frame folders or pictures, or uint8 arrays"
+    _usual = "visual"
 
     def __init__(
         self,

@@ -40,7 +40,8 @@ class FrameEmbedding(BackboneEmbedding):
         ``.pt`` or ``.safetensors``); its last layer may be left out. None takes random
         weights.
     output : {"sequence", "mean"}, default="sequence"
-        An array of shape (frames, d), or its mean over the frames, of shape (d,).
+        An array of shape (frames, d), or its mean over the frames, of shape (d,), which
+        :class:`~skfdan.classifiers.MISAClassifier` needs.
     input_size : int or None, default=224
         Side in pixels of the square that frames are resized to; None keeps their size.
     batch_size : int, default=32

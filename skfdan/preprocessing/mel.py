@@ -161,6 +161,7 @@ class SoundTransformer(CellTransformer):
     """Base of the transformers that read sound."""
 
     _accepts = "paths of sound or video files, waveforms or (samples, rate) tuples"
+    _usual = "audio"
 
     def _samples(self, cell: Any, sample_rate: float) -> np.ndarray:
         """Load one cell as finite mono samples at a sampling rate."""

@@ -29,7 +29,7 @@ __all__ = ["TextEmbedding"]
 #: Texts from one step of the progress bar to the next.
 _CHUNK = 256
 #: Models whose first positions stand for padding, so that there are fewer for words.
-_OFFSET = ("roberta", "camembert", "mpnet", "longformer")
+_OFFSET = ("roberta", "camembert", "mpnet", "longformer", "data2vec")
 
 
 class TextEmbedding(OneColumn):
@@ -108,6 +108,7 @@ class TextEmbedding(OneColumn):
     """
 
     _accepts = "texts"
+    _usual = "text"
 
     def __init__(
         self,
@@ -180,7 +181,7 @@ class TextEmbedding(OneColumn):
         TypeError
             If a cell is no text; names the row.
         ValueError
-            If a parameter or the model can't be used.
+            If a cell holds bytes that are no text, or a parameter or the model can't be used.
         """
         self._check_parameters()
         cells, _ = self._read(X, reset=False)
@@ -297,6 +298,13 @@ def _is_text(cell: Any, row: int) -> bool:
             f"TextEmbedding: row {row} ({describe_cell(cell)}) is no text; a cell is a str, the "
             "words themselves."
         )
+    try:
+        cell.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"TextEmbedding: row {row} holds {cell[error.start]!r}, a byte that is no text, as "
+            'errors="surrogateescape" reads it; read the file in the encoding that it has.'
+        ) from None
     return bool(cell.strip())
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from sklearn.base import OneToOneFeatureMixin
 
-from ..table import MODALITIES, SKIP
+from ..table import MODALITIES, SKIP, TEXT
 from ._base import CellTransformer, Recipe, check_numbers
 from ._failures import make_report
 from .mel import AudioTransformer, _trim
@@ -305,7 +305,7 @@ class TwineShufflePattern(AudioTransformer):
 
     def _as_column(self, X: Any) -> pd.DataFrame | None:
         columns = getattr(X, "columns", None)
-        if columns is not None and "audio" in columns and set(columns) <= set(MODALITIES):
+        if columns is not None and "audio" in columns and set(columns) <= {*MODALITIES, TEXT}:
             X = X[["audio"]]
         return super()._as_column(X)
 

@@ -50,12 +50,13 @@ class Wav2Vec2Embedding(SoundTransformer):
         "WAVLM_BASE_PLUS", "WAV2VEC2_XLSR53", ...), whose file is taken from torch's
         download cache or from the network; or a folder with a model of the package
         transformers: config.json, model.safetensors or pytorch_model.bin, and
-        preprocessor_config.json.
+        preprocessor_config.json or processor_config.json.
     layer : int or None, default=None
         Which transformer layer's output: 1 is the first, -1 the last. The last, or None,
         is the output of the network.
     output : {"sequence", "mean"}, default="sequence"
-        An array of shape (frames, d), or its mean over all frames, of shape (d,).
+        An array of shape (frames, d), or its mean over all frames, of shape (d,), which
+        :class:`~skfdan.classifiers.MISAClassifier` needs.
     device : str, default="auto"
         ``"auto"`` takes a GPU if there is one; ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
     n_jobs : int or None, default=None
@@ -99,10 +100,10 @@ class Wav2Vec2Embedding(SoundTransformer):
     samples; other networks, other reaches).
 
     Where the model wants it, a clip is brought to mean 0 and variance 1: bundles know, and
-    of a folder ``do_normalize`` in preprocessor_config.json tells (True if the file does not
-    say, False without the file). torchaudio's WAV2VEC2_BASE does not, and the
-    preprocessor_config.json published with the same weights for transformers does, so the two
-    differ.
+    of a folder ``do_normalize`` in processor_config.json or preprocessor_config.json tells
+    (True if the file does not say, False without such a file). torchaudio's WAV2VEC2_BASE
+    does not, and the preprocessor_config.json published with the same weights for
+    transformers does, so the two differ.
 
     Clips go through the network one by one. The networks of the size "base" normalise over
     time and were trained without a mask, so that a clip padded to a batch's length would not
@@ -253,7 +254,8 @@ def speech_network(owner: str, model: str | os.PathLike, device: str) -> Network
     """Return the network of that name or folder; ``owner`` is who asks, for messages."""
     if is_bundle(model) and not Path(model).is_dir():
         return Network(_load_bundle, model, find_bundle(owner, model), device)
-    if isinstance(model, str) and model.isidentifier() and model.isupper():
+    name_alone = isinstance(model, str) and model.isidentifier() and model.isupper()
+    if name_alone and not Path(model).is_dir():
         raise ValueError(
             f"{owner}: model={model!r} is no wav2vec 2.0 of torchaudio.pipelines and no "
             "folder; bundles are called WAV2VEC2_BASE, HUBERT_BASE, WAVLM_BASE, ..."
@@ -324,9 +326,8 @@ def _load_folder(folder: str, device: str) -> _Speech:
         )
     windows = list(zip(config.conv_kernel, config.conv_stride, strict=True))
     speech = _FolderSpeech(model, device, config.num_hidden_layers, windows)
-    settings = Path(folder) / "preprocessor_config.json"
-    if settings.is_file():
-        found = json.loads(settings.read_text(encoding="utf-8"))
+    found = _sound_settings(Path(folder))
+    if found is not None:
         speech.normalize = bool(found.get("do_normalize", True))
         rate = found.get("sampling_rate", _RATE)
         if rate != _RATE:
@@ -334,3 +335,14 @@ def _load_folder(folder: str, device: str) -> _Speech:
                 f"The model in {folder!r} takes sound at {rate} Hz; only {_RATE} Hz are known here."
             )
     return speech
+
+
+def _sound_settings(folder: Path) -> dict | None:
+    """Return what a folder says of the sound its network takes, looked up as transformers does."""
+    processor, own = folder / "processor_config.json", folder / "preprocessor_config.json"
+    # From version 5 on, a processor's settings stand in one file.
+    if processor.is_file():
+        found = json.loads(processor.read_text(encoding="utf-8")).get("feature_extractor")
+        if found is not None:
+            return found
+    return json.loads(own.read_text(encoding="utf-8")) if own.is_file() else None

@@ -192,9 +192,22 @@ def test_cells_are_refused(audio, text, message):
 
 
 def test_row_without_any_cell_is_named():
-    X = make_table(audio=[np.zeros(2), None], text=[np.zeros(2), None])
-    with pytest.raises(ValueError, match="Row 1 has no visual, audio or text cell"):
-        FDRLClassifier(**QUICK).fit(X, [0, 1])
+    cells = [np.zeros(2), None]
+    for visual in (None, [np.zeros(2)] * 2):  # which is not read
+        X = make_table(visual=visual, audio=cells, text=cells)
+        with pytest.raises(ValueError, match="Row 1 has no audio or text cell"):
+            FDRLClassifier(**QUICK).fit(X, [0, 1])
+
+
+def test_rows_of_what_is_not_read_are_left_out_where_that_is_wanted():
+    rng = np.random.default_rng(0)
+    cells = [*rng.normal(size=(12, 3)), None, None]
+    X = make_table(visual=[np.zeros(2)] * 14, audio=cells, text=cells)
+    clf = FDRLClassifier(on_error="missing", **QUICK)
+    with pytest.warns(UserWarning, match="of 14 rows 2 are left out"):
+        clf.fit(X, [0, 1] * 7)
+    assert clf.report_["row"].tolist() == [12, 13]
+    assert clf.class_count_.tolist() == [6, 6]
 
 
 def test_misa_reads_text_and_fdan_leaves_it_alone():

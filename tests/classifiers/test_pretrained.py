@@ -298,6 +298,21 @@ def test_checkpoint_goes_on_without_the_files(make, speech, bert, tmp_path):
 
 
 @pytest.mark.parametrize("make", [wavfusion, fdrl])
+def test_checkpoint_is_none_of_other_weights_in_the_same_place(make, speech, bert, tmp_path):
+    place = tmp_path / "speech"
+    shutil.copytree(speech, place)
+    X = cells(speech, bert, 2)
+    kept = {"checkpoint_dir": tmp_path / "kept"}
+    make(place, bert, **kept).fit(X, Y)
+    model = transformers.AutoModel.from_pretrained(place)
+    with torch.no_grad():
+        model.encoder.layers[-1].feed_forward.output_dense.weight.mul_(2)
+    save(model, place)
+    with pytest.raises(ValueError, match="what speech_model names has another content now"):
+        make(place, bert, **kept).fit(X, Y)
+
+
+@pytest.mark.parametrize("make", [wavfusion, fdrl])
 def test_partial_fit_starts_from_the_model_too(make, speech, bert):
     X = cells(speech, bert, 2)
     still = {"lr": 0.0, "encoder_lr": 0.0, "weight_decay": 0.0}

@@ -222,6 +222,38 @@ def test_columns_have_other_names_and_come_in_other_forms():
     np.testing.assert_allclose(a.predict_proba(frame), b.predict_proba(X), rtol=1e-5)
 
 
+@pytest.mark.parametrize("what", ["dialogue", "speaker", "order"])
+def test_columns_that_are_not_wanted_are_no_features(what):
+    X, y = small(12)
+    X["order"] = np.arange(12) + 0.5
+    flat = pd.DataFrame(np.stack(X["text"]), columns=list("abcdef"))
+    flat = flat.assign(**{name: X[name] for name in ("dialogue", "speaker", "order")})
+    slices = {"text": slice(0, 6), "modalities": ("text",)}
+    clf = SDTClassifier(**{what: None}, **FEW, **slices)
+    expected = clf.fit(flat.drop(columns=what), y).predict_proba(flat.drop(columns=what))
+    clf.fit(flat, y)
+    assert clf.feature_names_in_.tolist() == list("abcdef")
+    np.testing.assert_array_equal(clf.predict_proba(flat), expected)
+    # Of mappings and tables too, whatever the column holds.
+    words = X.assign(**{what: [f"w{i}" for i in range(12)]})
+    mapping = {name: words[name].tolist() for name in words}
+    table = SDTClassifier(**{what: None}, **FEW).fit(words, y)
+    np.testing.assert_array_equal(table.predict_proba(mapping), table.predict_proba(words))
+
+
+def test_one_modality_needs_no_table():
+    X, y = small(12)
+    clf = SDTClassifier(modalities=("text",), **FEW).fit(X["text"].tolist(), y)
+    table = SDTClassifier(modalities=("text",), **FEW).fit(X[["text"]], y)
+    expected = table.predict_proba(X[["text"]])
+    np.testing.assert_array_equal(clf.predict_proba(np.stack(X["text"])), expected)
+    np.testing.assert_array_equal(clf.predict_proba(X["text"].tolist()), expected)
+    with pytest.raises(
+        ValueError, match=r"needs all modalities.*make_table\(text=.*visual=\.\.\.\)"
+    ):
+        SDTClassifier(**FEW).fit([np.zeros((2, 3))] * 12, y)
+
+
 def test_columns_go_through_pipelines_searches_and_folds(talks):
     X, y = talks[0][:80], talks[1][:80]
     clf = SDTClassifier(**FEW)

@@ -97,6 +97,13 @@ def test_weights_are_the_uar_of_rows_that_were_held_out(grouped):
     assert on_training.min() > expected.max()
 
 
+def test_groups_that_are_missing_are_refused():
+    X, y, _ = noisy()
+    groups = ["ann", "bob", None] * 50
+    with pytest.raises(ValueError, match=r"groups is missing \(NaN or None\) in row 2"):
+        TFMixClassifier(**QUICK).fit(X, y, groups=groups)
+
+
 @pytest.mark.parametrize("early_stopping", [False, True])
 def test_held_out_rows_are_in_no_batch_and_in_no_statistic(early_stopping, monkeypatch):
     X, y, groups = noisy()

@@ -159,6 +159,8 @@ def test_errors(clips, late_fusion):
         TorchvisionClassifier(**{**TINY, "arch": "vgg11"}).fit(table, y)
     with pytest.raises(ValueError, match="no audio cell, which TorchvisionClassifier learns from"):
         TorchvisionClassifier(**TINY).fit(make_table(visual=X_vis), y)
+    with pytest.raises(ValueError, match="backbone_trainable='layer4': give True or False"):
+        TorchvisionClassifier(**TINY, backbone_trainable="layer4").fit(table, y)
     audio = TorchvisionClassifier(**{**TINY, "max_epochs": 1}).fit(table, y)
     audio.set_params(predict_modality="visual")
     with pytest.raises(ValueError, match=r"fitted without any; it knows audio"):

@@ -98,5 +98,7 @@ def test_pipeline_on_a_modality_table():
     pipeline = make_inca_pipeline(random_state=0, verbose=0)
     pipeline.set_params(selection__k_max=120, selection__max_iter=5)
     assert cross_val_score(pipeline, table, y, cv=3).mean() > 0.9
+    words = make_table(audio=voices, text=["so"] * 24)
+    assert (pipeline.fit(words, y).predict(words) == y).all()
     by_column = cross_val_score(pipeline, table[["audio"]], y, cv=3)
     np.testing.assert_array_equal(cross_val_score(pipeline, table, y, cv=3), by_column)

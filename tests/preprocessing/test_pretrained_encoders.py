@@ -15,9 +15,14 @@ import pytest
 import soundfile
 import torch
 from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
 from sklearn.exceptions import SkipTestWarning
+from sklearn.pipeline import make_pipeline
 from sklearn.utils import estimator_checks, get_tags
 
+from skfdan import make_table
+from skfdan.classifiers import WavFusionClassifier
+from skfdan.persistence import load_pretrained, save_pretrained
 from skfdan.preprocessing import (
     FrameEmbedding,
     MediaError,
@@ -261,6 +266,33 @@ def test_a_text_is_words_and_blanks_are_missing(bert, tmp_path, monkeypatch):
     assert not get_tags(embed).requires_fit
     with pytest.raises(TypeError, match=r"row 1 .*is no text; a cell is a str"):
         embed.transform(pd.DataFrame({"text": ["glad", np.zeros(3)]}))
+    with pytest.raises(ValueError, match=r"row 1 holds '\\udcff', a byte that is no text"):
+        embed.transform(pd.DataFrame({"text": ["glad", "i am \udcff glad"]}))
+    with pytest.raises(ValueError, match=r"'glad' is a single text; give a list"):
+        TextEmbedding(model=bert).transform("glad")
+    table = make_table(audio=[np.zeros(9)], text=["glad"])
+    with pytest.raises(ValueError, match=r"Pick one: .*TextEmbedding\(\), \['text'\]"):
+        TextEmbedding(model=bert).transform(table)
+    with pytest.raises(ValueError, match=r"Pick one: .*Wav2Vec2Embedding\(\), \['audio'\]"):
+        Wav2Vec2Embedding().transform(table)
+
+
+def test_texts_are_saved_with_their_pipeline(bert, tmp_path):
+    words = ["sad", "glad", "i am sad", "i am glad"]
+    embed = ColumnTransformer([("text", TextEmbedding(model=bert, output="mean"), ["text"])])
+    clf = WavFusionClassifier(
+        modalities=("text",), dim=8, hidden=8, max_epochs=1, random_state=0, verbose=0
+    )
+    pipe = make_pipeline(embed, clf).fit(make_table(text=words), [0, 1, 0, 1])
+    again = load_pretrained(save_pretrained(pipe, tmp_path / "model"))
+    assert again[0].named_transformers_["text"].model == str(bert)
+    X = make_table(text=words[::-1])
+    np.testing.assert_array_equal(again.predict_proba(X), pipe.predict_proba(X))
+    frames = FrameEmbedding(weights=None)
+    with pytest.raises(
+        TypeError, match=r"FrameEmbedding, which can't be saved: .*classifier alone"
+    ):
+        save_pretrained(make_pipeline(frames.fit([None]), clf), tmp_path / "other")
 
 
 def test_long_texts_are_cut_off(bert, roberta):
@@ -392,6 +424,30 @@ def test_what_is_not_to_be_normalised(tmp_path, normalize):
     (clip,) = sounds(4000)
     found = Wav2Vec2Embedding(model=folder).transform([clip])[0, 0]
     close(found, run_by_hand(folder, clip, normalize=False))
+
+
+def test_settings_as_transformers_5_writes_them(tmp_path):
+    (clip,) = sounds(4000)
+    folder = save_wav2vec2(tmp_path / "m", feat_extract_norm="layer", do_stable_layer_norm=True)
+    settings = {"feature_extractor": {"do_normalize": True, "sampling_rate": 16000}}
+    embed = Wav2Vec2Embedding(model=folder, cache_dir=tmp_path / "kept")
+    plain = embed.transform([clip])[0, 0]
+    (folder / "processor_config.json").write_text(json.dumps(settings))
+    close(embed.transform([clip])[0, 0], run_by_hand(folder, clip, normalize=True))
+    # They stand above those of the other file, as for transformers itself.
+    (folder / "preprocessor_config.json").write_text(json.dumps({"do_normalize": False}))
+    close(embed.transform([clip])[0, 0], run_by_hand(folder, clip, normalize=True))
+    (folder / "processor_config.json").write_text(json.dumps({"processor_class": "Processor"}))
+    np.testing.assert_array_equal(embed.transform([clip])[0, 0], plain)
+
+
+def test_a_folder_may_be_called_as_a_bundle_might(wav2vec2, tmp_path, monkeypatch):
+    shutil.copytree(wav2vec2, tmp_path / "WAV2VEC")
+    monkeypatch.chdir(tmp_path)
+    (clip,) = sounds(4000)
+    expected = Wav2Vec2Embedding(model=wav2vec2).transform([clip])[0, 0]
+    found = Wav2Vec2Embedding(model="WAV2VEC").transform([clip])[0, 0]
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_files_waveforms_and_what_is_no_sound(wav2vec2, write_wav, tmp_path):
