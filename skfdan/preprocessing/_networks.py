@@ -180,7 +180,7 @@ def find_folder(
 def _remedy(tokenizer: bool) -> str:
     more = "preprocessor_config.json or processor_config.json"
     if tokenizer:
-        more = "the files of its tokenizer (tokenizer.json, or vocab.txt, or vocab.json and merges.txt)"
+        more = "its tokenizer (tokenizer.json, or vocab.txt, or vocab.json and merges.txt)"
     return (
         f"Give a folder with config.json, model.safetensors or pytorch_model.bin, and {more}, as "
         "save_pretrained of transformers writes it."
