@@ -84,8 +84,9 @@ class InputMixin:
         """Return the modality of an X of cells that is no table."""
         if self.predict_modality == "fused" and len(self._modalities) > 1:
             cells = ", ".join(f"{m}=..." for m in self._modalities)
+            number = "both" if len(self._modalities) == 2 else "all"
             raise ValueError(
-                'predict_modality="fused" needs all modalities: give a modality table, '
+                f'predict_modality="fused" needs {number} modalities: give a modality table, '
                 f"make_table({cells}), not one array."
             )
         return self._single()

@@ -15,7 +15,15 @@ from scipy.sparse import issparse
 from skfdan.classifiers._forms import and_more, missing_cells
 from skfdan.classifiers._paths import Decoder, PathCells
 from skfdan.nn.encoders import Embedded
-from skfdan.nn.inputs import InputSpec, Padded, image_spec, resize, some_of
+from skfdan.nn.inputs import (
+    InputSpec,
+    Padded,
+    as_floats,
+    image_spec,
+    mean_and_std,
+    resize,
+    some_of,
+)
 from skfdan.table import MODALITIES, TEXT, as_cells, make_table
 
 
@@ -98,17 +106,13 @@ class ModalitySamples:
                 "batch: set input_size, or give all cells one size (duration= of MelSpectrogram, "
                 "size= of FaceFrames)."
             )
-        # Cells of unequal size are resized before they can be stacked.
+        # Cells of unequal size are resized before they can be stacked. Scaled before that, as
+        # the network does: a cell's digits must not tell what it stood beside.
+        channels = max(len(c) for c in cells)
         resized = [
-            resize(
-                torch.from_numpy(np.ascontiguousarray(c))
-                .expand(3 if any(len(o) == 3 for o in cells) else len(c), -1, -1)[None]
-                .float(),
-                size,
-            )
-            for c in cells
+            resize(as_floats(torch.from_numpy(np.ascontiguousarray(c)))[None], size) for c in cells
         ]
-        return torch.cat(resized)
+        return torch.cat([c.expand(-1, channels, -1, -1) for c in resized])
 
     def spec(self, coarse: bool = False) -> InputSpec:
         """Describe the cells and measure their statistics, for a network.
@@ -121,10 +125,7 @@ class ModalitySamples:
             else:
                 cells = self._some() if self.on_disk else self.cells
             values = np.asarray(cells, dtype=np.float64)
-            std = values.std(0)
-            return InputSpec(
-                self.kind, False, values.shape[1], values.mean(0), np.where(std > 1e-12, std, 1.0)
-            )
+            return InputSpec(self.kind, False, values.shape[1], *mean_and_std(values))
         return image_spec([self.cells[0]] if self.uint8 else self._some(), coarse)
 
     def _some(self) -> list[np.ndarray]:

@@ -32,6 +32,7 @@ from skfdan.classifiers._training import TrainingMixin
 from skfdan.classifiers._validation import hold_out
 from skfdan.nn.fdan import FDANOutput
 from skfdan.nn.inputs import InputSpec
+from skfdan.nn.misa import FUSED
 from skfdan.table import MODALITIES
 
 
@@ -340,7 +341,9 @@ class ModalityClassifier(
         """Train for one epoch, going on from where the last call ended.
 
         What prediction keeps of the training samples (such as FDAN's bank) is
-        taken from the last call that holds both modalities.
+        taken from the last call that holds both modalities. Weights of ``class_weight``
+        average 1 over the classes, as the rows to come are unknown; in :meth:`fit`, over
+        the rows.
 
         Parameters
         ----------
@@ -403,7 +406,9 @@ class ModalityClassifier(
             # Rows that are refused do not count.
             self.class_count_ = count if first else self.class_count_ + count
             if first:
-                self._start(labels, known)
+                # Weights that are scaled by these rows would depend on which rows come first.
+                unseen = dict.fromkeys((*labels, FUSED), np.array([], dtype=int))
+                self._start(unseen, known)
             else:
                 if self.optimizer_ is None:
                     self._initialize_optimizer()

@@ -43,6 +43,14 @@ class AudioHoldout(BaseCrossValidator):
         If ``visual`` is unknown, if a row fills both cells (``unpair`` it
         first), if there is no audio row, or if ``"disjoint"`` gets no groups.
 
+    Notes
+    -----
+    The training rows hold faces without a voice, which a classifier that predicts from
+    voices (``predict_modality="audio"``) refuses. So scores of the training rows
+    (``return_train_score=True``, ``learning_curve``) are NaN, and with
+    ``on_error="missing"`` they would count guesses for the faces. A scorer that leaves
+    rows without a voice out gives those of the voices.
+
     Examples
     --------
     >>> from sklearn.model_selection import LeaveOneGroupOut

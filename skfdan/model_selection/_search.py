@@ -61,7 +61,9 @@ class FDANSearchCV(GridSearchCV):
     param_grid : dict or list of dict
         Values to try, by name of parameter.
     scoring : str, callable, list, tuple, dict or None, default=None
-        How predictions are scored, such as :data:`skfdan.SCORING`.
+        How predictions are scored, such as :data:`skfdan.SCORING`. By names and what
+        :func:`~sklearn.metrics.make_scorer` makes, a Pipeline's transformers see the test
+        rows once a fold; a function ``f(estimator, X, y)`` gets rows of its own each time.
     n_jobs : int or None, default=None
         Processes; the candidates of a fold that are stacked stay in one.
     refit : bool, str or callable, default=True

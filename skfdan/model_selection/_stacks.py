@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone
-from sklearn.metrics._scorer import _MultimetricScorer
+from sklearn.metrics._scorer import _BaseScorer, _MultimetricScorer, _PassthroughScorer
 from sklearn.model_selection._validation import _fit_and_score, _score
 from sklearn.pipeline import Pipeline
 from sklearn.utils.metaestimators import _safe_split
@@ -169,27 +169,29 @@ def _run_group(jobs: Jobs, X, y, fold: _Fold, group: list[Candidate], n: tuple[i
     began = time.time()
     k, (train, test) = fold
     X_train, y_train = _safe_split(jobs.estimator, X, y, train)
-    scored = [_scored_part(jobs, X, y, "test_scores", test, train)]
-    if jobs.return_train_score:
-        scored.append(_scored_part(jobs, X, y, "train_scores", train))
     built = [_built(jobs.estimator, params) for _, params in group]
     found = {}
     try:
-        wrap, X_train, y_train = _before(built[0], X_train, y_train)
+        pipeline, X_train, y_train = _before(built[0], X_train, y_train)
     except Exception:  # it will be raised again, for each of the candidates
         return _run_singly(jobs, X, y, fold, group, n), None
+    shared = (time.time() - began) / len(group)
+    parts = [_Part("test_scores", test, train)]
+    if jobs.return_train_score:
+        parts.append(_Part("train_scores", train))
     try:
-        shared = (time.time() - began) / len(group)
         for chosen in np.array_split(np.arange(len(group)), -(-len(group) // jobs.stack)):
             began = time.time()
             classifiers = [_classifier(built[j]) for j in chosen]
             errors = fit_together(classifiers, X_train, y_train)
             took = time.time() - began
+            if not found:  # not before it is known that they can be stacked
+                parts = [_transformed(jobs, pipeline, X, y, part, len(group)) for part in parts]
             if jobs.verbose > 1:
                 together = f"{len(chosen)} candidates trained together"
                 print(f"[CV {k + 1}/{n[1]}] {together}, total time={took:6.1f}s")
             for j, classifier, error in zip(chosen, classifiers, errors, strict=True):
-                result = _result(jobs, wrap(classifier), scored, error)
+                result = _result(jobs, pipeline, classifier, X, y, parts, error)
                 result["fit_time"] = shared + took / len(chosen)
                 found[group[j][0], k] = result
                 built[j] = None  # the next ones need the memory
@@ -206,30 +208,61 @@ def _run_singly(jobs: Jobs, X, y, fold: _Fold, group: list[Candidate], n: tuple[
 
 
 class _Part(NamedTuple):
-    """What one kind of score is computed on."""
+    """What one kind of score is computed on: rows, or what a Pipeline has made of them."""
 
     name: str
-    X: Any
-    y: Any
-    params: dict[str, Any]
+    rows: Any
+    train: Any = None
+    transformed: Any = None
+    seconds: float = 0.0
+
+    def cut(self, jobs: Jobs, X, y) -> tuple[Any, Any, dict[str, Any]]:
+        """Return the rows of X and y, and what the scorer gets beside them."""
+        params = _check_method_params(X, jobs.score_params, self.rows)
+        return *_safe_split(jobs.estimator, X, y, self.rows, self.train), params
 
 
-def _scored_part(jobs: Jobs, X, y, name: str, rows, train=None) -> _Part:
-    params = _check_method_params(X, jobs.score_params, rows)
-    return _Part(name, *_safe_split(jobs.estimator, X, y, rows, train), params)
+def _transformed(jobs: Jobs, pipeline, X, y, part: _Part, n: int) -> _Part:
+    """Return a part with what the classifiers of n candidates get of it, if they can share it.
+
+    A scorer of the user's must get the whole Pipeline and rows of its own: it may look at
+    either, keep it, and write to it. Those of scikit-learn do no more than predict.
+    """
+    if type(pipeline) is not Pipeline or jobs.score_params or not _only_predicts(jobs.scorer):
+        return part
+    began = time.time()
+    try:
+        transformed = pipeline.predict(part.cut(jobs, X, y)[0])
+    except Exception:  # it will be raised again, in the scoring of each candidate
+        return part
+    return part._replace(transformed=transformed, seconds=(time.time() - began) / n)
 
 
-def _result(jobs: Jobs, estimator, parts: list[_Part], error: Exception | None) -> dict[str, Any]:
+def _only_predicts(scorer: Callable) -> bool:
+    scorers = scorer._scorers.values() if isinstance(scorer, _MultimetricScorer) else [scorer]
+    return all(isinstance(s, (_BaseScorer, _PassthroughScorer)) for s in scorers)
+
+
+def _result(
+    jobs: Jobs, pipeline, classifier, X, y, parts: list[_Part], error: Exception | None
+) -> dict[str, Any]:
     """Return what ``_fit_and_score`` does of a fit that is done or has failed."""
-    result = {"fit_error": None, "n_test_samples": _num_samples(parts[0].X), "score_time": 0.0}
     if error is not None and jobs.error_score == "raise":
         raise error
+    result = {"fit_error": None, "score_time": 0.0}
     for part in parts:
+        # Anew for each candidate, as there: a scorer may write to what it gets.
+        X_part, y_part, params = part.cut(jobs, X, y)
+        if part.name == "test_scores":
+            result["n_test_samples"] = _num_samples(X_part)
         if error is None:
             began = time.time()
-            score = _score(estimator, part.X, part.y, jobs.scorer, part.params, jobs.error_score)
+            estimator = _behind(pipeline, classifier)
+            if part.transformed is not None:
+                estimator, X_part = classifier, part.transformed
+            score = _score(estimator, X_part, y_part, jobs.scorer, params, jobs.error_score)
             if part.name == "test_scores":
-                result["score_time"] = time.time() - began
+                result["score_time"] = time.time() - began + part.seconds
         elif isinstance(jobs.scorer, _MultimetricScorer):
             score = dict.fromkeys(jobs.scorer._scorers, jobs.error_score)
         else:
@@ -243,48 +276,32 @@ def _result(jobs: Jobs, estimator, parts: list[_Part], error: Exception | None) 
 def _before(estimator, X, y):
     """Fit what comes before the classifier, once for all candidates.
 
-    Returns what puts a fitted classifier behind it, and the data that the classifier gets.
+    Returns the fitted Pipeline, where there is one, and the data that the classifier gets.
     """
     if not isinstance(estimator, Pipeline):
-        return (lambda classifier: classifier), X, y
-    name = estimator.steps[-1][0]
+        return None, X, y
     kept = _Keep()
     pipeline = copy.copy(estimator)
-    pipeline.steps = [*estimator.steps[:-1], (name, kept)]
+    pipeline.steps = [*estimator.steps[:-1], (estimator.steps[-1][0], kept)]
     pipeline.fit(X, y)
-    steps = [(n, _remembering(step)) for n, step in pipeline.steps[:-1]]
+    return pipeline, kept.X_, kept.y_
 
-    def wrap(classifier):
-        whole = copy.copy(pipeline)
-        whole.steps = [*steps, (name, classifier)]
-        return whole
 
-    return wrap, kept.X_, kept.y_
+def _behind(pipeline, classifier):
+    """Return a fitted Pipeline with the classifier as its last step."""
+    if pipeline is None:
+        return classifier
+    whole = copy.copy(pipeline)
+    whole.steps = [*pipeline.steps[:-1], (pipeline.steps[-1][0], classifier)]
+    return whole
 
 
 class _Keep(BaseEstimator):
-    """Keeps what the last step of a Pipeline is fitted with."""
+    """The last step of a Pipeline: keeps what it is fitted with, and predicts what it is given."""
 
     def fit(self, X, y=None):
         self.X_, self.y_ = X, y
         return self
 
-
-def _remembering(step):
-    """Return a fitted step that transforms the same object once, whoever asks."""
-    if not hasattr(step, "transform"):
-        return step
-    known: list[tuple[Any, Any]] = []
-    transform = step.transform
-
-    def remembered(X, **params):
-        for given, result in known:
-            if given is X and not params:
-                return result
-        result = transform(X, **params)
-        known.append((X, result))
-        return result
-
-    step = copy.copy(step)
-    step.transform = remembered
-    return step
+    def predict(self, X):
+        return X

@@ -159,14 +159,16 @@ def cmd(z_source: Tensor, z_target: Tensor, n_moments: int = 5, span: float = 1.
     check_matrices("cmd", z_source, z_target)
     if not len(z_source) or not len(z_target):
         return 0.0 * (z_source.sum() + z_target.sum())
-    z_source, z_target = at_least_single(z_source), at_least_single(z_target)
+    # Divided before they are raised to powers, which leave float32's range where the span is
+    # far from 1.
+    z_source, z_target = (at_least_single(z) / span for z in (z_source, z_target))
     mean_source, mean_target = z_source.mean(0), z_target.mean(0)
     # vector_norm has the gradient 0 at 0, where a square root has none.
-    total = torch.linalg.vector_norm(mean_source - mean_target) / span
+    total = torch.linalg.vector_norm(mean_source - mean_target)
     source, target = z_source - mean_source, z_target - mean_target
     for k in range(2, n_moments + 1):
         difference = (source**k).mean(0) - (target**k).mean(0)
-        total = total + torch.linalg.vector_norm(difference) / span**k
+        total = total + torch.linalg.vector_norm(difference)
     return total
 
 

@@ -138,7 +138,8 @@ class Padded:
 class InputNorm(nn.Module):
     """Cast, scale, resize and normalise a batch.
 
-    Bytes (faces) are divided by 255 and normalised with ImageNet's statistics.
+    Bytes (faces) are divided by 255 and normalised with ImageNet's statistics; floating-point
+    numbers in their place are in [0, 1] already.
     Floating-point images (Mel spectrograms) and vectors are normalised with the
     statistics of the training cells, so that loudness differences between clips
     stay. A single channel is repeated to three after everything else.
@@ -185,7 +186,7 @@ class InputNorm(nn.Module):
         """
         if self.spec.kind != "image":
             return (x.float() - self.mean) / self.std
-        x = x.float() / 255.0 if self.spec.uint8 else x.float()
+        x = as_floats(x) if self.spec.uint8 else x.float()
         if self.size is not None:
             x = resize(x, self.size)
         x = (x - self.mean) / self.std
@@ -195,6 +196,18 @@ class InputNorm(nn.Module):
 def some_of(n: int) -> np.ndarray:
     """Return some hundred of n positions, evenly spread, from which to measure statistics."""
     return np.unique(np.linspace(0, n - 1, min(n, _STATISTICS_CELLS), dtype=int))
+
+
+def mean_and_std(values: np.ndarray) -> tuple[np.ndarray | float, np.ndarray | float]:
+    """Return the mean and the deviation over the first axis; 1 where all values are the same.
+
+    Which is where the deviation is no more than the rounding of the mean, or nothing that
+    float32 could divide by: units may be small.
+    """
+    mean, std = values.mean(0), values.std(0)
+    rounding = len(values) * np.finfo(np.float64).eps * np.abs(mean)
+    smallest = np.maximum(rounding, np.finfo(np.float32).tiny)
+    return mean, np.where(std > smallest, std, 1.0)[()]
 
 
 def image_spec(cells: Sequence[np.ndarray], coarse: bool = False) -> InputSpec:
@@ -207,11 +220,16 @@ def image_spec(cells: Sequence[np.ndarray], coarse: bool = False) -> InputSpec:
     if cells[0].dtype == np.uint8:
         return InputSpec("image", uint8=True)
     pixels = np.concatenate([np.ravel(cell) for cell in cells]).astype(np.float64)
-    mean, std = pixels.mean(), max(pixels.std(), 1e-12)
+    mean, std = mean_and_std(pixels)
     if coarse:
         std = 2.0 ** (np.round(4 * np.log2(std)) / 4)
         mean = np.round(4 * mean / std) * std / 4
     return InputSpec("image", False, None, mean, std)
+
+
+def as_floats(images: Tensor) -> Tensor:
+    """Turn images into float32, bytes into numbers in [0, 1]."""
+    return images.float() / 255.0 if images.dtype == torch.uint8 else images.float()
 
 
 def resize(images: Tensor, size: int) -> Tensor:

@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import sklearn
+from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, GroupKFold, cross_validate
 from skorch.callbacks import EarlyStopping
 
@@ -46,6 +47,41 @@ def test_a_class_that_the_first_call_lacks_is_learned_with_weights_too(make):
         scores.append(clf.predict_proba(TABLE))
     np.testing.assert_allclose(scores[1], scores[0], atol=1e-4)
     assert "sad" in clf.predict(TABLE)
+
+
+@pytest.mark.parametrize("first", CLASSES)
+def test_weights_do_not_depend_on_the_rows_of_the_first_call(first):
+    weights = {"anger": 0.01, "joy": 1.0, "sad": 1.0}
+    for make in (FDANClassifier(**QUICK), MISAClassifier(hidden=16, ffn_dim=16, verbose=0)):
+        clf = clone(make).set_params(class_weight=weights)
+        of_one = np.flatnonzero(np.equal(Y, first))
+        clf.partial_fit(TABLE.iloc[of_one], Y[of_one], classes=CLASSES)
+        for _ in range(2):
+            clf.partial_fit(TABLE, Y)
+        # An average of 1 over the classes: that of a fit on as many rows of each.
+        expected = clone(clf).set_params(max_epochs=1).fit(TABLE, Y)._class_weights
+        for key, found in clf._class_weights.items():
+            assert found.tolist() == expected.get(key, expected["audio"]).tolist()
+
+
+def test_labels_that_come_later_are_weighted():
+    weights = {"anger": 20.0, "joy": 1.0, "sad": 1.0}
+    clfs = [FDANClassifier(**QUICK, adaptation="dsan", class_weight=weights) for _ in range(3)]
+    none = [None] * len(Y)
+    clfs[0].partial_fit(X_vis=FACES, X_aud=VOICES, y_vis=Y, y_aud=none)
+    clfs[1].partial_fit(X_vis=FACES, X_aud=VOICES, y_vis=Y, y_aud=Y)
+    clfs[2].set_params(max_epochs=1).fit(X_vis=FACES, X_aud=VOICES, y_vis=Y, y_aud=none)
+    for clf in clfs:
+        assert clf._class_weights["audio"].tolist() == clf._class_weights["visual"].tolist()
+        assert clf._class_weights["audio"][0] == pytest.approx(20 / 22 * 3)
+
+
+def test_fit_scales_weights_by_its_own_rows():
+    few = np.concatenate([np.flatnonzero(Y == "anger")[:2], np.flatnonzero(Y != "anger")])
+    clf = FDANClassifier(**QUICK, max_epochs=1, class_weight={"anger": 20.0})
+    clf.fit(VOICES[few], Y[few])
+    expected = np.array([20.0, 1.0, 1.0]) / np.mean([20.0] * 2 + [1.0] * 40)
+    np.testing.assert_allclose(clf._class_weights["audio"].numpy(), expected, rtol=1e-6)
 
 
 def test_a_modality_whose_rows_all_weigh_nothing_teaches_nothing():

@@ -412,3 +412,15 @@ def test_nothing_is_at_no_distance(name, empty):
     value = loss([z], logits, y, progress=0.5)
     value.backward()
     assert value == 0
+
+
+@pytest.mark.parametrize("span", [1e-30, 1e-8, 1e-6, 1e5, 1e8, 1e30])
+def test_cmd_does_not_depend_on_the_unit(span):
+    torch.manual_seed(0)
+    source, target = torch.rand(50, 4, requires_grad=True), torch.rand(50, 4) ** 2
+    wide = (source.detach() * span).requires_grad_()
+    expected, found = cmd(source, target), cmd(wide, target * span, span=span)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=0.0)
+    expected.backward()
+    found.backward()
+    torch.testing.assert_close(wide.grad * span, source.grad, rtol=1e-4, atol=1e-6)

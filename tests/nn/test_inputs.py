@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from skfdan.nn import InputNorm, InputSpec
-from skfdan.nn.inputs import resize
+from skfdan.nn.inputs import image_spec, mean_and_std, resize
 
 MEAN = np.array([0.485, 0.456, 0.406])
 STD = np.array([0.229, 0.224, 0.225])
@@ -115,3 +115,38 @@ def test_the_cells_are_left_alone():
     cells = torch.ones(1, 1, 4, 4)
     InputNorm(InputSpec("image", mean=3.0, std=2.0))(cells)
     assert torch.equal(cells, torch.ones(1, 1, 4, 4))
+
+
+def test_bytes_may_come_scaled_already():
+    faces = torch.randint(0, 256, (2, 3, 4, 5), dtype=torch.uint8)
+    norm = InputNorm(InputSpec("image", uint8=True))
+    assert torch.equal(norm(faces.float() / 255), norm(faces))
+
+
+@pytest.mark.parametrize("unit", [1e30, 1.0, 1e-11, 1e-13, 1e-30])
+@pytest.mark.parametrize("coarse", [False, True])
+def test_the_unit_of_floats_does_not_matter(unit, coarse):
+    cells = np.random.default_rng(0).normal(3.0, 2.0, size=(5, 1, 6, 7))
+    plain, other = image_spec(cells, coarse), image_spec(unit * cells, coarse)
+    if not coarse:
+        np.testing.assert_allclose([other.mean, other.std], [unit * plain.mean, unit * plain.std])
+    normed = InputNorm(other)(torch.from_numpy(unit * cells))
+    assert 0.8 < float(normed.std()) < 1.2
+    assert abs(float(normed.mean())) < 0.15
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.1, -7e8, 1e-42])
+def test_values_that_are_all_the_same_are_divided_by_one(constant):
+    values = np.full((1000, 2), np.float32(constant), dtype=np.float64)
+    mean, std = mean_and_std(values)
+    np.testing.assert_allclose(mean, values[0], rtol=1e-12)
+    assert std.tolist() == [1.0, 1.0]
+    assert image_spec(values.astype(np.float32)).std == 1.0
+
+
+@pytest.mark.parametrize("value", [1.0, 1e6, 1e-30])
+def test_the_smallest_step_of_float32_is_a_difference(value):
+    values = np.full((1000, 1), value, dtype=np.float32)
+    values[::2] = np.nextafter(np.float32(value), np.float32(np.inf))
+    _, std = mean_and_std(values.astype(np.float64))
+    assert std[0] == pytest.approx(np.spacing(np.float32(value)) / 2)
