@@ -28,6 +28,7 @@ from _methods import METHODS
 from _setting import Setting
 
 from skfdan import uar_score, war_score, weighted_f1_score
+from skfdan.classifiers._checkpoint import pretrained_contents
 from skfdan.table import as_cells, make_table
 
 #: Raised when the same specification begins to mean another result.
@@ -108,21 +109,33 @@ def make_cell(
         "test": _hash_ids(corpus.ids[test]),
         "estimator": describe(model),
         "front_end": _describe_front_end(how, source, setting),
+        **_contents(model, how, source, setting),
         "variants": {name: _plain(p) for name, p in how.variants.items()},
         "hide_labels": how.hide_labels,
     }
     return Cell(method, overrides, setting, source, protocol, fold, seed, role, train, test, spec)
 
 
-def _describe_front_end(how, source: Source, setting: Setting) -> dict[str, Any] | None:
+def _front_ends(how, source: Source, setting: Setting) -> dict[str, Any]:
+    """Return the transformer of each modality; of the voices alone, without its name."""
     if how.modalities:
         arguments = (source.companion, setting, None)
-        return {
-            modality: describe(_methods.embedding(how.front_end, modality, *arguments))
-            for modality in how.modalities
-        }
+        return {m: _methods.embedding(how.front_end, m, *arguments) for m in how.modalities}
     transformer = _methods.front_end(how.front_end, setting, None)
-    return None if transformer is None else describe(transformer)
+    return {} if transformer is None else {"": transformer}
+
+
+def _describe_front_end(how, source: Source, setting: Setting) -> dict[str, Any] | None:
+    described = {m: describe(t) for m, t in _front_ends(how, source, setting).items()}
+    return described if how.modalities else described.get("")
+
+
+def _contents(model, how, source: Source, setting: Setting) -> dict[str, Any]:
+    """Say what the files and folders of weights hold that are named by their paths."""
+    readers = {"estimator": model, **_front_ends(how, source, setting)}
+    found = {name: pretrained_contents(reader) for name, reader in readers.items()}
+    found = {name: digests for name, digests in found.items() if digests}
+    return {"contents": found} if found else {}
 
 
 @functools.lru_cache(maxsize=16)

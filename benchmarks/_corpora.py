@@ -84,6 +84,8 @@ class Corpus:
     origin: np.ndarray
     parts: np.ndarray
     notes: list[str] = field(default_factory=list)
+    #: Whether ``groups`` says who speaks, or only tells the voices apart.
+    speakers_known: bool = True
 
     @property
     def heard(self) -> np.ndarray:
@@ -113,17 +115,29 @@ class Corpus:
         return self.heard | np.isin(self.origin, list(faces))
 
     def fingerprint(self, rows: np.ndarray) -> str:
-        """Hash ids, labels, speakers and the size or content of what the rows hold."""
+        """Hash ids, labels, speakers and the content of what the rows hold."""
         digest = hashlib.sha256()
         for row in np.flatnonzero(rows):
             digest.update(f"{self.ids[row]}\t{self.y[row]}\t{self.groups[row]}".encode())
             visual, audio, *words = self.table.iloc[row]
             if audio is not None:
-                digest.update(str(os.path.getsize(audio)).encode())
+                digest.update(_content_of(audio).encode())
             if visual is not None:
                 digest.update(np.ascontiguousarray(visual).data)
             digest.update("".join(words).encode())
         return digest.hexdigest()[:16]
+
+
+def _content_of(file: str) -> str:
+    status = os.stat(file)
+    return _digest(os.path.abspath(file), status.st_size, status.st_mtime_ns)
+
+
+@functools.cache
+def _digest(file: str, size: int, changed: int) -> str:
+    # The voices count in every row's cells, and each state of a file is read once a process.
+    with open(file, "rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def parse_faces(text: str) -> tuple[str, str]:
@@ -212,7 +226,7 @@ def load(source: Source) -> Corpus:
             part[key] = part[key][kept]
     whole = {key: np.concatenate([part[key] for part in parts]) for key in voices}
     table = make_table(visual=whole.pop("visual"), audio=whole.pop("audio"))
-    return Corpus(source.corpus, table, notes=notes, **whole)
+    return Corpus(source.corpus, table, notes=notes, speakers_known=bunch.speakers_known, **whole)
 
 
 def _utterances(source: Source) -> Corpus:
@@ -258,6 +272,7 @@ def _utterances(source: Source) -> Corpus:
         origin=np.array(["audio"] * len(rows)),
         parts=frame[column].to_numpy().astype(str),
         notes=notes,
+        speakers_known=bunch.speakers_known,
     )
 
 

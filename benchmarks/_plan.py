@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -100,6 +101,11 @@ def protocols_of(names: list[str] | None, corpus: str, companion: str = "") -> l
 def named_protocol(corpus: Corpus, name: str, folds: int) -> Protocol:
     """Make a protocol for the rows of a corpus, with as many folds as it can have."""
     if name == "disjoint":
+        if not corpus.speakers_known:
+            raise ValueError(
+                f"--protocol disjoint keeps speakers apart; who speaks in {corpus.title} is not "
+                "known here. Choose --protocol paper."
+            )
         speakers = len(set(corpus.groups[corpus.heard]))
         if speakers < 2:
             raise ValueError(
@@ -249,8 +255,19 @@ def _fill(line: Line, corpus, source, setting: Setting, splits: list[Split]) -> 
         )
 
 
-def choose(line: Line, corpus, source, setting: Setting, splits: list[Split], out: Path) -> None:
-    """Turn the candidates of a line into its cells: the best validation UAR of every fold."""
+def choose(
+    line: Line,
+    corpus,
+    source,
+    setting: Setting,
+    splits: list[Split],
+    out: Path,
+    failed: Collection[str],
+) -> None:
+    """Turn the candidates of a line into its cells: the best validation UAR of every fold.
+
+    ``failed`` has the keys of the cells that were run and failed.
+    """
     for split in splits:
         scored = []
         for cell in line.candidates[split.protocol]:
@@ -258,10 +275,15 @@ def choose(line: Line, corpus, source, setting: Setting, splits: list[Split], ou
                 continue
             record = read_cell(cell, out)
             if record is None:
-                line.problem = "a candidate of the selection failed"
-                return
+                if cell.key in failed:
+                    line.problem = "a candidate of the selection failed"
+                    return
+                line.problem = "the selection is not finished; the same command goes on"
+                continue
             scores = next(iter(record["scores"].values()))
             scored.append((scores["UAR"], cell.overrides))
+        if line.problem:
+            continue
         # The first of equals: the grid begins with the smallest values.
         best = max(scored, key=lambda pair: pair[0])[1]
         line.chosen.setdefault(split.protocol, []).append(best)

@@ -134,6 +134,8 @@ def read_setting(args: argparse.Namespace, companion: str = "") -> _setting.Sett
 
 def claim(out: Path, corpus: str) -> None:
     """Refuse a folder that holds the results of another corpus."""
+    if out.exists() and not out.is_dir():
+        raise NotADirectoryError(f"--out {str(out)!r} is a file; give a folder.")
     note = out / "run.json"
     if note.exists():
         there = json.loads(note.read_text(encoding="utf-8"))["corpus"]
@@ -203,7 +205,7 @@ def run(args: argparse.Namespace, argv: list[str]) -> int:
         failed = _run_stage([c for line in lines for c in _first(line)], out, n_jobs)
         selecting = [line for line in lines if line.candidates]
         for line in selecting:
-            _plan.choose(line, corpus, source, setting, splits, out)
+            _plan.choose(line, corpus, source, setting, splits, out, failed)
         failed |= _run_stage([c for line in selecting for c in _final(line)], out, n_jobs)
 
     header = _header(args, argv, setting, corpus, protocols, splits, lines, began)
@@ -275,11 +277,12 @@ def _run_stage(cells: list[_cells.Cell], out: Path, n_jobs: int) -> dict[str, st
 
 def _summary(corpus: _corpora.Corpus) -> str:
     heard = corpus.heard
+    speakers = len(set(corpus.groups[heard])) if corpus.speakers_known else "unknown"
     if "text" in corpus.table:
         seen = corpus.table["visual"].notna().sum()
         return (
             f"{corpus.title}: {heard.sum()} utterances with voice and words of "
-            f"{len(set(corpus.groups))} speakers; {seen or 'no'} faces read; "
+            f"{speakers} speakers; {seen or 'no'} faces read; "
             f"{len(corpus.classes)} emotions ({', '.join(corpus.classes)})"
         )
     faces = [
@@ -287,7 +290,7 @@ def _summary(corpus: _corpora.Corpus) -> str:
         for name in dict.fromkeys(corpus.origin[~heard])
     ]
     return (
-        f"{corpus.title}: {heard.sum()} voices of {len(set(corpus.groups[heard]))} speakers; "
+        f"{corpus.title}: {heard.sum()} voices of {speakers} speakers; "
         f"{', '.join(faces) or 'no faces'}; {len(corpus.classes)} emotions "
         f"({', '.join(corpus.classes)})"
     )

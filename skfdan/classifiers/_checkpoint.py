@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import errno
 import hashlib
 import json
 import os
@@ -22,6 +21,7 @@ from skorch.callbacks import Callback, ParamMapper
 
 from skfdan.classifiers._paths import PathCells
 from skfdan.classifiers._samples import Samples
+from skfdan.preprocessing.cache import NOT_WRITABLE
 from skfdan.utils.archive import ArchiveError, read_archive, write_archive
 from skfdan.utils.identity import code_identity
 
@@ -94,9 +94,7 @@ class Checkpoint:
             ) from None
         except OSError as error:
             # Where nobody can write, nobody need be kept away: a complete fit is returned.
-            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
-                raise
-            if not self.file.exists():
+            if error.errno not in NOT_WRITABLE or not self.file.exists():
                 raise
         try:
             if self._lock.is_locked:

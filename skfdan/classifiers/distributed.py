@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 
 import numpy as np
 import torch
 from skorch.callbacks import Callback
 
-from skfdan.classifiers._batches import Batch, JointBatch
+from skfdan.classifiers._batches import Batch, EpochMeans, JointBatch
 
 __all__ = ["SharedBatches"]
 
@@ -30,8 +31,10 @@ class SharedBatches(Callback):
     adaptation losses, cross-attention over the batch and batch normalisation see the share of
     their process alone, as with a batch size that is as much smaller: raise ``batch_size`` as
     many times as there are processes to keep what they see. At the end of an epoch the means
-    and deviations of batch normalisation are averaged. ``history_`` tells of the share of the
-    own process.
+    and deviations of batch normalisation are averaged, and so are the losses in ``history_``, so
+    that callbacks that decide by them decide alike in all processes; the records of single batches
+    are of the share of the own process. Wherever it stands in ``callbacks``, it acts before the
+    others.
 
     Each process holds all data, and decodes path cells of all of a batch; with a
     ``cache_dir`` that they share, each file is decoded once. Frozen backbones are run by each
@@ -45,6 +48,9 @@ class SharedBatches(Callback):
     ------
     ValueError
         From ``fit``, if the classifier can't be trained so.
+    RuntimeError
+        From ``fit``, if the processes have come to different weights or numbers of epochs: another
+        callback has decided by what only one of them sees.
 
     Examples
     --------
@@ -60,6 +66,9 @@ class SharedBatches(Callback):
     >>> clf.fit(X, y).predict(X).shape
     (8,)
     """
+
+    #: For checkpoints, which only fits in one process have: there it does nothing.
+    only_watches = True
 
     def on_train_begin(self, net, **kwargs):
         """Find the other processes, and begin with the weights of the first."""
@@ -80,6 +89,12 @@ class SharedBatches(Callback):
             received = tensor.clone()
             torch.distributed.broadcast(received, 0)
             tensor.copy_(received)
+        _arrange(net, self)
+
+    def on_epoch_begin(self, net, **kwargs):
+        """Notice processes that are no longer alike."""
+        if self.world_ > 1:
+            _compare(net, goes_on=True)
 
     def on_batch_begin(self, net, batch=None, training=False, **kwargs):
         """Keep the share of this process."""
@@ -103,9 +118,64 @@ class SharedBatches(Callback):
         _average([p.grad for p in parameters], self.world_)
 
     def on_epoch_end(self, net, **kwargs):
-        """Average what batch normalisation has seen."""
+        """Average what batch normalisation has seen, and the losses."""
         if self.world_ > 1:
             _average([b for b in net.module_.buffers() if b.is_floating_point()], self.world_)
+            _average_losses(net)
+
+
+class _Last(Callback):
+    """Stands behind all others, which may restore other weights at the end."""
+
+    def on_train_end(self, net, **kwargs):
+        # A fit that fails must not wait for the others.
+        if sys.exc_info()[0] is None:
+            _compare(net, goes_on=False)
+
+
+def _arrange(net, shared: SharedBatches) -> None:
+    """Put it before what decides by losses, which are those of all processes then."""
+    own = [pair for pair in net.callbacks_ if pair[1] is shared]
+    rest = [pair for pair in net.callbacks_ if not isinstance(pair[1], (SharedBatches, _Last))]
+    first = next((i for i, (_, c) in enumerate(rest, 1) if isinstance(c, EpochMeans)), 0)
+    net.callbacks_ = [*rest[:first], *own, *rest[first:], ("last", _Last())]
+
+
+def _average_losses(net) -> None:
+    """Put the means over the samples of all processes into the record of an epoch."""
+    epoch = net.history_[-1]
+    # Of a share of one sample there is no spread, and all must send the same.
+    names = sorted({*epoch["batches"][0]} - {"train_batch_size", "feature_std"})
+    n = sum(batch["train_batch_size"] for batch in epoch["batches"])
+    sums = torch.tensor([n, *(n * epoch[name] for name in names)], dtype=torch.float64)
+    sums = sums.to(net.device_)
+    torch.distributed.all_reduce(sums)
+    total, *sums = sums.tolist()
+    for name, value in zip(names, sums, strict=True):
+        net.history_.record(name, value / total)
+
+
+def _compare(net, goes_on: bool) -> None:
+    """Raise unless all processes go on, or end, with the same weights."""
+    total = torch.zeros((), dtype=torch.int64, device=net.device_)
+    for tensor in _state(net):
+        # As whole numbers, whose sum is the same in whatever order they are added.
+        numbers = tensor.contiguous().reshape(-1).view(torch.uint8)
+        numbers = numbers if len(numbers) % 4 else numbers.view(torch.int32)
+        total += numbers.sum(dtype=torch.int64)
+    own = torch.stack([total, torch.full_like(total, int(goes_on))])
+    highest = torch.cat([own, -own])
+    torch.distributed.all_reduce(highest, torch.distributed.ReduceOp.MAX)
+    weights, going, *lowest = highest.tolist()
+    if (-lowest[0], -lowest[1]) == (weights, going):
+        return
+    what = "have come to different weights"
+    if -lowest[1] != going:
+        what = "do not end after the same epoch"
+    raise RuntimeError(
+        f"SharedBatches: the processes {what}. A callback has decided by what only one process "
+        "sees; leave it out, or let it decide by the losses that history_ has of whole epochs."
+    )
 
 
 #: Where a process finds its number and how many there are: torchrun and what starts processes

@@ -8,8 +8,8 @@ import threading
 import uuid
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ import numpy as np
 from skfdan.utils.identity import code_identity
 from skfdan.utils.versions import Version
 
-from .cache import FileCache, cache_key
+from .cache import NOT_WRITABLE, FileCache, cache_key
 
 # torch takes seconds to import, and who decodes files needs none.
 if TYPE_CHECKING:
@@ -208,15 +208,25 @@ def _weights_digest(backbone: torch.nn.Module, trained_from: str | None) -> str:
     return digest.hexdigest()
 
 
-def one_at_a_time(
-    folder: str | os.PathLike | None, context: dict[str, Any]
-) -> AbstractContextManager:
-    """Return a lock: two processes that start on a cold folder must not both do the work."""
+@contextmanager
+def one_at_a_time(folder: str | os.PathLike | None, context: dict[str, Any]) -> Iterator[None]:
+    """Hold a lock: two processes that start on a cold folder must not both do the work."""
     if folder is None:
-        return nullcontext()
+        yield
+        return
     from filelock import FileLock
 
     folder = Path(folder).expanduser()
-    os.makedirs(folder, exist_ok=True)
     name = hashlib.sha256(repr(sorted(context.items())).encode()).hexdigest()[:16]
-    return FileLock(folder / f".{name}.lock")
+    lock = FileLock(folder / f".{name}.lock")
+    try:
+        os.makedirs(folder, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        # What is in it serves all the same; if something is missing, writing it will fail.
+        if error.errno not in NOT_WRITABLE or not folder.is_dir():
+            raise
+    try:
+        yield
+    finally:
+        lock.release()

@@ -8,6 +8,7 @@ the result, whatever fold or process asks for it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import io
@@ -21,6 +22,8 @@ import numpy as np
 
 __all__ = ["FileCache", "cache_key", "content_identity"]
 
+#: Numbers of the errors of a folder that may be read alone.
+NOT_WRITABLE = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
@@ -217,5 +220,15 @@ def _write(entry: Path, value: np.ndarray | None) -> None:
     # The lock allows one writer, so one name will do: what a crash leaves
     # behind, the next writer overwrites.
     temporary = entry.parent / ".tmp"
-    temporary.write_bytes(payload + hashlib.sha256(payload).digest())
-    os.replace(temporary, entry)
+    try:
+        temporary.write_bytes(payload + hashlib.sha256(payload).digest())
+        os.replace(temporary, entry)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise OSError(
+            error.errno,
+            f"cache_dir: an entry can't be written ({error.strerror or error}). Make room, or "
+            "give a folder elsewhere",
+            str(entry),
+        ) from error

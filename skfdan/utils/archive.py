@@ -8,9 +8,11 @@ file's bytes.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -94,6 +96,7 @@ def write_archive(
     ...     read_archive(f"{folder}/a")
     ({'w': tensor([1., 1.])}, {'epoch': 3})
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     # Clones: safetensors refuses two names for one memory, which shared layers have.
@@ -101,7 +104,11 @@ def write_archive(
     text = json.dumps(facts, sort_keys=True)
     digest = _digest(held, text)
     with replacing(path) as temporary:
-        save_file(held, temporary, metadata={"facts": text, "sha256": digest})
+        try:
+            save_file(held, temporary, metadata={"facts": text, "sha256": digest})
+        except SafetensorError as error:  # of the disk: what is to be written is sound
+            number = _errno(error)
+            raise OSError(number, os.strerror(number), str(path)) from error
     return digest
 
 
@@ -155,6 +162,12 @@ def read_archive(path: str | os.PathLike) -> tuple[dict[str, torch.Tensor], dict
     if not isinstance(facts, dict):
         raise ArchiveError(f"{str(path)!r} holds a {type(facts).__name__} where facts should be.")
     return tensors, facts
+
+
+def _errno(error: Exception) -> int:
+    """Return the number of the operating system's error that safetensors tells in words."""
+    found = re.search(r"os error (\d+)", str(error))
+    return int(found[1]) if found else errno.EIO
 
 
 def _digest(tensors: Mapping[str, torch.Tensor], text: str) -> str:

@@ -1,8 +1,10 @@
 """The benchmark runner on toy clips in the official layouts, through its real code path."""
 
 import csv
+import dataclasses
 import importlib.util
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 from small_corpora import EMOTIONS, make_clips, make_folder, make_meld, make_savee
 
-from skfdan import FDANClassifier
+from skfdan import FDANClassifier, make_table
 from skfdan.model_selection import load_splits
 
 FILE = Path(__file__).parents[2] / "benchmarks" / "run.py"
@@ -233,6 +235,55 @@ def test_cells_differ_when_a_parameter_differs(corpora, tmp_path):
         keys = set(cells_of(tmp_path))
     assert run.main([*base, "--seeds", "2"]) == 0
     assert len(cells_of(tmp_path)) == len(keys) + 2
+
+
+def test_other_contents_of_files_make_other_cells(corpora, tmp_path):
+    import _corpora
+    from _cells import _contents
+    from _methods import METHODS
+    from _setting import QUICK
+
+    voice, weights = tmp_path / "a.wav", tmp_path / "w.pth"
+    found = []
+    for content in (b"one", b"two"):
+        voice.write_bytes(content)
+        weights.write_bytes(content)
+        for i, file in enumerate((voice, weights)):
+            os.utime(file, ns=(len(found) + i, len(found) + i))
+        names = {k: np.array(["x"]) for k in ("y", "groups", "ids", "parts")}
+        table = make_table(visual=[None], audio=[str(voice)])
+        corpus = _corpora.Corpus("savee", table, origin=np.array(["audio"]), **names)
+        model = FDANClassifier(weights=str(weights))
+        how = METHODS[next(m for m in METHODS if METHODS[m].front_end)]
+        contents = _contents(model, how, _corpora.Source("savee", ""), QUICK)
+        found.append((corpus.fingerprint(np.array([True])), contents["contents"]["estimator"]))
+    assert found[0][0] != found[1][0]
+    assert found[0][1]["weights"] != found[1][1]["weights"]
+
+
+def test_unknown_speakers_are_not_said_to_be_kept_apart(corpora, tmp_path, capsys):
+    from _plan import named_protocol
+
+    corpus = run._corpora.load(run._corpora.Source("savee", str(corpora["savee"])))
+    unknown = dataclasses.replace(corpus, speakers_known=False)
+    assert "voices of unknown speakers" in run._summary(unknown)
+    with pytest.raises(ValueError, match="who speaks in SAVEE is not known here"):
+        named_protocol(unknown, "disjoint", 2)
+    named_protocol(unknown, "paper", 2)
+
+
+def test_a_selection_that_was_not_run_did_not_fail(corpora, tmp_path):
+    arguments = ("--estimators", "FDAN, α by validation", "--report-only")
+    assert run.main(command(corpora, tmp_path, *arguments, table="questions")) == 0
+    notes = table_of(tmp_path, "questions")["FDAN, α by validation"]["notes"]
+    assert "the selection is not finished" in notes
+    assert "failed" not in notes
+
+
+def test_an_output_that_is_a_file(corpora, tmp_path, capsys):
+    (tmp_path / "out").touch()
+    assert run.main(command(corpora, tmp_path / "out")) == 2
+    assert "is a file; give a folder" in capsys.readouterr().err
 
 
 def test_meld_official_parts(corpora, tmp_path):

@@ -1,5 +1,6 @@
 """A fit that was interrupted goes on, and ends as if nothing had happened."""
 
+import errno
 import functools
 import os
 import pickle
@@ -7,16 +8,25 @@ import signal
 import subprocess
 import sys
 import threading
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+import torchvision
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
-from skorch.callbacks import Callback, EarlyStopping
+from skorch.callbacks import (
+    Callback,
+    EarlyStopping,
+    EpochTimer,
+    Freezer,
+    LRScheduler,
+    PrintLog,
+)
 
 from classifiers.small_clips import make_clips
 from skfdan import FDANClassifier, make_table
@@ -38,6 +48,8 @@ class Interrupted(Exception):
 
 class Watch(Callback):
     """Count epochs and steps; raise in the step ``at`` of the epoch ``epoch``, from 1."""
+
+    only_watches = True  # so a fit that it has interrupted goes on without it
 
     def __init__(self, epoch=None, at=1, error=Interrupted):
         self.epoch = epoch
@@ -316,8 +328,37 @@ def test_seeds_that_are_no_numbers(random_state, tmp_path):
     clf = _fdan(random_state=seed(7), dropout=0.3, checkpoint_dir=tmp_path, callbacks=[Watch(3)])
     with pytest.raises(Interrupted):
         clf.fit(X, y)
-    clf = _fdan(random_state=seed(8), dropout=0.3, checkpoint_dir=tmp_path).fit(X, y)
+    # A generator of another state would be of another fit; of None, nobody knows.
+    same = seed(8 if random_state is None else 7)
+    clf = _fdan(random_state=same, dropout=0.3, checkpoint_dir=tmp_path).fit(X, y)
     assert_same_fit(clf, expected, X_audio)
+
+
+def test_generators_are_told_apart_by_their_state(tmp_path):
+    (X, y), _ = _data({})
+
+    def fit(seed, folder):
+        random_state = np.random.RandomState(seed)
+        return _fdan(max_epochs=1, random_state=random_state, checkpoint_dir=folder).fit(X, y)
+
+    for seed in (0, 1, 0):
+        assert_same_fit(fit(seed, tmp_path / "{fit}"), fit(seed, None))
+    assert len(list(tmp_path.iterdir())) == 2
+    fit(0, tmp_path / "one")
+    with pytest.raises(ValueError, match=r"random_state was RandomState \(.*\), now RandomState"):
+        fit(1, tmp_path / "one")
+
+
+def test_a_complete_fit_without_a_seed_is_returned_with_a_warning(tmp_path):
+    (X, y), _ = _data({})
+    params = {"max_epochs": 2, "random_state": None, "checkpoint_dir": tmp_path / "{fit}"}
+    with pytest.raises(Interrupted):
+        _fdan(callbacks=[Watch(2)], **params).fit(X, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        first = _fdan(**params).fit(X, y)
+    with pytest.warns(UserWarning, match="holds this fit, and it is returned: with random_state"):
+        assert_same_fit(_fdan(**params).fit(X, y), first)
 
 
 def test_torch_and_numpy_go_on_as_if_nothing_had_been_fitted(tmp_path):
@@ -622,6 +663,119 @@ def test_a_function_that_cannot_be_told_from_others_is_refused(tmp_path):
         _fdan(backbone=backbone, checkpoint_dir=tmp_path).fit(X, y)
 
 
+class Halve(Callback):
+    """Make a part of each weight's gradient."""
+
+    def __init__(self, by=0.5):
+        self.by = by
+
+    def on_grad_computed(self, net, named_parameters, **kwargs):
+        for _, p in named_parameters:
+            p.grad.mul_(self.by)
+
+
+def _decay(gamma, **more):
+    return LRScheduler(torch.optim.lr_scheduler.ExponentialLR, gamma=gamma, **more)
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "others"),
+    [
+        ([_decay(1.0)], [_decay(0.01)]),
+        ([Halve()], [Halve(0.1)]),
+        ([Halve], []),
+        ([("named", Halve(0.1))], None),
+        ([EarlyStopping("train_loss", patience=1, threshold=9.0)], [("none", None)]),
+    ],
+)
+def test_callbacks_count_by_what_they_do(callbacks, others, tmp_path):
+    (X, y), _ = _data({})
+
+    def fit(callbacks, folder):
+        copies = clone(_fdan(callbacks=callbacks)).callbacks
+        settings = {"max_epochs": 3, "checkpoint_dir": folder, "lr_schedule": "constant"}
+        return _fdan(**settings, callbacks=copies).fit(X, y)
+
+    for found in (callbacks, others, callbacks, others):
+        assert_same_fit(fit(found, tmp_path / "{fit}"), fit(found, None))
+    assert len(list(tmp_path.iterdir())) == 2
+    fit(callbacks, tmp_path / "one")
+    with pytest.raises(ValueError, match=r"callbacks was \[.*only_watches = True"):
+        fit(others, tmp_path / "one")
+
+
+def test_callbacks_that_only_watch_do_not_count(tmp_path):
+    (X, y), _ = _data({})
+    epochs = []
+    for loud in (False, True):
+        watch = Watch()
+        stop = EarlyStopping("train_loss", patience=9, sink=print if loud else lambda *_: None)
+        freeze = Freezer("classifier.*")
+        callbacks = [stop, watch, freeze, *([EpochTimer(), PrintLog] if loud else [])]
+        clf = _fdan(max_epochs=2, checkpoint_dir=tmp_path, callbacks=callbacks).fit(X, y)
+        epochs.append(watch.epochs)
+        clf.fit(X, y)  # Freezer has put others in the place of its parameters
+    assert epochs == [2, 0]
+
+
+def test_a_callback_that_cannot_be_told_from_others_is_refused(tmp_path):
+    (X, y), _ = _data({})
+    lock = threading.Lock()
+
+    class Guarded(Callback):
+        def on_epoch_begin(self, net, **kwargs):
+            with lock:
+                pass
+
+    with pytest.raises(ValueError, match=r"nothing tells .*Guarded from another.*only_watches"):
+        _fdan(callbacks=[Guarded()], checkpoint_dir=tmp_path).fit(X, y)
+    Guarded.only_watches = True
+    _fdan(max_epochs=1, callbacks=[Guarded()], checkpoint_dir=tmp_path).fit(X, y)
+
+
+def test_the_same_numbers_in_another_type_are_the_same(tmp_path):
+    (X, y), _ = _data({})
+    settings = {"max_epochs": 1, "checkpoint_dir": tmp_path}
+    params = {"eps": 1e-8, "betas": (0.9, 0.99)}
+    kind = {"optimizer": torch.optim.Adam, "optimizer_params": params}
+    _fdan(alpha=1e-3, class_weight={"anger": 2.0, "joy": 1}, **kind, **settings).fit(X, y)
+    params = {"betas": (np.float64(0.9), np.float64(0.99)), "eps": np.float64(1e-8)}
+    weights = {np.str_("joy"): np.int64(1), "anger": np.float32(2)}
+    watch = Watch()
+    clf = _fdan(alpha=np.float64(1e-3), class_weight=weights, **kind, **settings)
+    clf.set_params(optimizer_params=params, callbacks=[watch]).fit(X, y)
+    assert watch.epochs == 0
+    with pytest.raises(ValueError, match=r"alpha was 0\.001, now 0\.002"):
+        clf.set_params(alpha=np.float64(2e-3)).fit(X, y)
+
+
+def test_long_arrays_are_told_apart(tmp_path):
+    columns = np.arange(2000)
+    X, y = np.random.default_rng(0).normal(size=(16, 2000)), np.array([0, 1] * 8)
+    settings = {"max_epochs": 1, "checkpoint_dir": tmp_path, "lr": 1e-4}
+    _fdan(audio=columns, **settings).fit(X, y)
+    other = columns.copy()
+    other[[500, 600]] = other[[600, 500]]  # which the text of an array leaves out
+    with pytest.raises(ValueError, match=r"audio was numpy\.ndarray"):
+        _fdan(audio=other, **settings).fit(X, y)
+
+
+def test_other_weights_in_the_same_place_are_another_fit(tmp_path):
+    (X, y), _ = _data({})
+    file = tmp_path / "weights.pth"
+    found = []
+    for seed in (0, 1, 0):
+        torch.manual_seed(seed)
+        torch.save(torchvision.models.resnet18().state_dict(), file)
+        os.utime(file, ns=(seed, seed))
+        network = {"backbone": "resnet18", "weights": file, "max_epochs": 1, "input_size": 32}
+        clf = _fdan(**network, checkpoint_dir=tmp_path / "ck" / "{fit}").fit(X, y)
+        found.append(clf.history_[-1]["train_loss"])
+        assert found[-1] == _fdan(**network).fit(X, y).history_[-1]["train_loss"]
+    assert found[0] == found[2] != found[1]
+    assert len(list((tmp_path / "ck").iterdir())) == 2
+
+
 def test_the_same_data_in_another_form_are_the_same(tmp_path):
     X_vis, X_aud, y = make_clips(16)
     clf = _fdan(max_epochs=1, checkpoint_dir=tmp_path).fit(make_table(visual=X_vis, audio=X_aud), y)
@@ -717,6 +871,32 @@ def test_a_refused_fit_leaves_no_half_fitted_classifier(tmp_path):
         clf.predict(X)
 
 
+def test_a_complete_fit_is_returned_where_nobody_can_write(tmp_path, monkeypatch):
+    (X, y), _ = _data({})
+    expected = _fdan(max_epochs=1, checkpoint_dir=tmp_path / "a").fit(X, y)
+
+    def refused(self, *_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refused)
+    assert_same_fit(_fdan(max_epochs=1, checkpoint_dir=tmp_path / "a").fit(X, y), expected)
+    with pytest.raises(OSError, match="Read-only"):
+        _fdan(max_epochs=1, checkpoint_dir=tmp_path / "b").fit(X, y)
+
+
+def test_a_full_disk_names_parameter_and_file(tmp_path, monkeypatch):
+    (X, y), _ = _data({})
+
+    def full(path, *_):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr("skfdan.classifiers._checkpoint.write_archive", full)
+    with pytest.raises(OSError, match="checkpoint_dir: the state after epoch 1") as caught:
+        _fdan(checkpoint_dir=tmp_path).fit(X, y)
+    assert caught.value.errno == errno.ENOSPC
+    assert caught.value.filename == str(tmp_path / FILE)
+
+
 def test_what_a_killed_writer_left_is_removed(tmp_path):
     (X, y), _ = _data({})
     (tmp_path / f".{FILE}.12345.tmp").write_bytes(b"half")
@@ -744,6 +924,8 @@ def test_two_fits_on_one_folder(tmp_path):
     started, go_on = threading.Event(), threading.Event()
 
     class Wait(Callback):
+        only_watches = True
+
         def on_batch_end(self, net, **kwargs):
             started.set()
             go_on.wait(20)
@@ -772,6 +954,8 @@ from skorch.callbacks import Callback
 from classifiers.test_checkpoint import CASES, _data
 
 class Kill(Callback):
+    only_watches = True
+
     def on_batch_end(self, net, **kwargs):
         if len(net.history_) == 3:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -805,6 +989,8 @@ def test_a_fit_that_diverges_keeps_what_was_before(tmp_path):
     (X, y), _ = _data({})
 
     class Spoil(Callback):
+        only_watches = True  # a stand-in for numbers that go wrong once
+
         def on_epoch_begin(self, net, **kwargs):
             if len(net.history_) == 3:
                 with torch.no_grad():

@@ -324,6 +324,8 @@ class Stop(Exception):
 
 
 class Interrupt(Callback):
+    only_watches = True
+
     def on_epoch_begin(self, net, **kwargs):
         if len(net.history_) == 2:
             raise Stop

@@ -198,6 +198,8 @@ def test_checkpoint_goes_on_bit_by_bit(table, clips, tmp_path):
         pass
 
     class Interrupt(Callback):
+        only_watches = True
+
         def on_epoch_begin(self, net, **kwargs):
             if len(net.history_) == 2:
                 raise Stop

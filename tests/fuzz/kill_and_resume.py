@@ -140,6 +140,8 @@ def classifier(**parameters) -> FDANClassifier:
 class Tell(Callback):
     """Send where the training begins, and each epoch's number."""
 
+    only_watches = True
+
     def __init__(self, send):
         self.send = send
 

@@ -1,3 +1,4 @@
+import errno
 import functools
 import os
 import subprocess
@@ -12,7 +13,9 @@ import pytest
 from PIL import Image
 from sklearn.base import clone
 
+from skfdan import FDANClassifier
 from skfdan.preprocessing import MFCC, DecodeLimits, FaceFrames, MediaError, MelSpectrogram
+from skfdan.preprocessing._embedding_store import STORE
 from skfdan.preprocessing.cache import FileCache, cache_key, content_identity
 
 DETECTOR = '''
@@ -458,3 +461,34 @@ def test_grid_search_decodes_each_file_once(detectors, tmp_path, pictures):
     )
     search.fit(np.array(pictures, dtype=object)[:12, None], [0, 1] * 6)
     assert sorted(looked_at(detectors)) == list(range(12))
+
+
+def test_a_full_disk_names_the_entry_and_leaves_nothing(tmp_path, monkeypatch):
+    def full(self, content):
+        self.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    key = cache_key("squares/1", {}, np.arange(3))
+    with pytest.raises(OSError, match=r"cache_dir: .*No space left on device") as caught:
+        FileCache(tmp_path).fetch(key, lambda: np.arange(3))
+    assert caught.value.errno == errno.ENOSPC
+    assert caught.value.filename.startswith(str(tmp_path))
+    assert [p.name for p in tmp_path.rglob("*") if p.is_file()] in ([".lock"], [])
+
+
+def test_what_a_frozen_backbone_left_serves_where_nobody_can_write(tmp_path, monkeypatch):
+    def refused(self, *_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    X, y = np.random.default_rng(0).normal(size=(8, 16, 20)).astype(np.float32), np.arange(8) % 2
+    clf = FDANClassifier(backbone="cnn", weights=None, input_size=16, backbone_trainable=False)
+    clf.set_params(bottleneck=8, max_epochs=1, device="cpu", random_state=0, verbose=0)
+    clf.set_params(cache_dir=tmp_path).fit(X, y)
+    expected = clf.predict_proba(X)
+    STORE.clear()
+    monkeypatch.setattr("filelock.FileLock.acquire", refused)
+    np.testing.assert_array_equal(clone(clf).fit(X, y).predict_proba(X), expected)
+    STORE.clear()
+    with pytest.raises(OSError, match="Read-only"):
+        clone(clf).set_params(random_state=1).fit(X, y)

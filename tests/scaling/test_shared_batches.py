@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from skorch.callbacks import Callback
 
 from skfdan import FDANClassifier, make_table
 from skfdan.classifiers import MISAClassifier
@@ -21,6 +22,8 @@ from skfdan.classifiers.distributed import _RANK, _WORLD, SharedBatches, _keep, 
 # One process starts what all of them read.
 pytestmark = pytest.mark.xdist_group("shared_batches")
 SCRIPT = Path(__file__).with_name("shared_fit.py")
+#: Fits of it that a callback spoils in one process.
+OTHERS = ("apart", "ends", "last")
 
 
 def written(out, *start, **environment):
@@ -133,6 +136,48 @@ def test_two_halves_make_the_step_of_the_whole_batch(results, name):
         np.testing.assert_allclose(shared[key], value, rtol=1e-4, atol=1e-5, err_msg=key)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["plateau", "stop"])
+def test_callbacks_decide_by_the_losses_of_all_processes(results, name):
+    first, second = results[f"{name}-0"], results[f"{name}-1"]
+    for key, value in first.items():
+        assert np.array_equal(value, second[key]), key
+    alone = results[f"{name}-alone"]
+    # One process has seen the same samples: their mean loss decides in the same epochs.
+    assert first["losses"].shape == alone["losses"].shape
+    np.testing.assert_allclose(first["losses"], alone["losses"], rtol=1e-4)
+    np.testing.assert_allclose(first["rates"], alone["rates"])
+    if name == "stop":
+        assert 1 < len(first["losses"]) < 30
+    else:
+        assert len(set(first["rates"])) > 1
+
+
+@pytest.mark.slow
+def test_processes_that_are_no_longer_alike_are_noticed(results):
+    for rank in (0, 1):
+        problems = {name: str(results[f"{name}-{rank}"]["problem"]) for name in OTHERS}
+        for name in ("apart", "last"):
+            assert "have come to different weights. A callback" in problems[name]
+        assert "do not end after the same epoch. A callback" in problems["ends"]
+    assert not any(str(results[f"{name}-alone"]["problem"]) for name in OTHERS)
+
+
+def test_it_acts_before_other_callbacks_wherever_it_stands(second_of_two):
+    order = []
+
+    class Note(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            order.extend(type(c).__name__ for _, c in net.callbacks_)
+
+    clf = FDANClassifier(max_epochs=1, random_state=0, device="cpu", verbose=0)
+    clf.set_params(callbacks=[Note(), SharedBatches()]).fit(X, Y)
+    assert order == ["EpochTimer", "EpochMeans", "SharedBatches", "Note", "_Last"]
+    order.clear()
+    clf.partial_fit(X, Y)
+    assert order == ["EpochTimer", "EpochMeans", "SharedBatches", "Note", "_Last"]
+
+
 def test_torch_counts_that_weights_were_received(monkeypatch):
     """What is made of a network's weights, and kept, is told from stale by that count."""
 
@@ -140,6 +185,7 @@ def test_torch_counts_that_weights_were_received(monkeypatch):
         module_ = torch.nn.Linear(2, 3)
         criterion_ = None
         device_ = "cpu"
+        callbacks_ = ()
 
     for name, value in (("RANK", "1"), ("WORLD_SIZE", "2")):
         monkeypatch.setenv(name, value)

@@ -1,3 +1,4 @@
+import errno
 import os
 import struct
 import threading
@@ -5,6 +6,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from skfdan.utils.archive import ArchiveError, read_archive, replacing, write_archive
@@ -262,3 +264,15 @@ def test_a_reader_sees_one_version_or_the_other(tmp_path):
         tensors, facts = read_archive(file)
         assert same_bits(tensors["w"], versions[facts["k"]]["w"])
     writer.join()
+
+
+def test_a_full_disk_names_the_file(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        write_archive(tmp_path / "a", example(), FACTS)
+    assert caught.value.errno == errno.ENOSPC
+    assert caught.value.filename == str(tmp_path / "a")
+    assert not list(tmp_path.iterdir())
