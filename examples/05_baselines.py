@@ -69,7 +69,9 @@ def voice(transformer):
     return ColumnTransformer([("audio", transformer, ["audio"])])
 
 
+# MISA could read words too: its columns have to have names.
 both = ColumnTransformer([("visual", faces, ["visual"]), ("audio", mel, ["audio"])])
+both.set_output(transform="pandas")
 
 
 def mel_statistics(cells):
@@ -214,9 +216,9 @@ axis.set(xlim=(0, 1), xlabel="UAR of unseen speakers: folds, mean ± standard de
 axis.grid(axis="x", alpha=0.3)
 
 # %% [markdown]
-# The networks' bars overlap, and none of them comes up to logistic regression on the mean and
-# the deviation of each Mel band: 96 clips are little to train a network on. Have such a row
-# in every table.
+# Most of the networks' bars overlap with each other, and on average none of the networks comes
+# up to logistic regression on the mean and the deviation of each Mel band: 96 clips are little
+# to train a network on. Have such a row in every table.
 #
 # ## Which emotions?
 #

@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from skfdan.classifiers._samples import ModalitySamples, Samples
 from skfdan.nn.attention import other_modality
+from skfdan.nn.fdan import FDANNet
 from skfdan.nn.kernels import at_least_single
 from skfdan.table import MODALITIES
+
+
+@dataclass
+class _Unfinished:
+    """A network whose epoch has ended, and what its bank would be made of."""
+
+    module: torch.nn.Module
+    samples: Samples
+    labels: dict[str, np.ndarray]
+    bank: dict[str, np.ndarray] | None = None
+
+
+#: While callbacks are called after an epoch. Not on the estimator, which they may pickle.
+_UNFINISHED: ContextVar[_Unfinished | None] = ContextVar("_UNFINISHED", default=None)
 
 
 class BankMixin:
@@ -18,15 +39,47 @@ class BankMixin:
 
     def _finish(self, samples: Samples, labels: dict[str, np.ndarray]) -> None:
         """Keep class-balanced features of each modality for ``inference="bank"``."""
-        if self.variant == "official" or len(samples) < len(MODALITIES) or not self.n_layers:
+        if self._attends() and len(samples) == len(MODALITIES):
+            self.reference_bank_ = self._make_bank(samples, labels, self._random_state)
+
+    @contextmanager
+    def _between_epochs(self, samples: Samples, labels: dict[str, np.ndarray]) -> Iterator[None]:
+        """Let callbacks predict with a bank of the weights as they are."""
+        if not self._attends() or len(samples) < len(MODALITIES):
+            yield
             return
-        rng = np.random.RandomState(self._random_state.randint(2**31 - 1))
+        token = _UNFINISHED.set(_Unfinished(self.module_, samples, labels))
+        try:
+            yield
+        finally:
+            _UNFINISHED.reset(token)
+
+    def _attends(self) -> bool:
+        return isinstance(self.module_, FDANNet) and len(self.module_.layers) > 0
+
+    def _bank(self) -> dict[str, np.ndarray]:
+        now = _UNFINISHED.get()
+        if now is None or now.module is not self.module_:
+            return self.reference_bank_
+        if now.bank is None:
+            # Of a copy of the generator: a callback that predicts must not change the training.
+            drawn = copy.deepcopy(self._random_state)
+            now.bank = self._make_bank(now.samples, now.labels, drawn)
+        return now.bank
+
+    def _make_bank(
+        self,
+        samples: Samples,
+        labels: dict[str, np.ndarray],
+        random_state: np.random.RandomState,
+    ) -> dict[str, np.ndarray]:
+        rng = np.random.RandomState(random_state.randint(2**31 - 1))
         self.module_.eval()
         with torch.inference_mode():
             z = {m: self._encode_some(m, s, labels[m], rng) for m, s in samples.items()}
             # Each layer attends to what enters it, and nothing to what the last one gives.
             layers = self.module_.adapt(z, n_layers=len(self.module_.layers) - 1)
-        self.reference_bank_ = {
+        return {
             # NumPy knows no bfloat16, which a caller's autocast may give.
             m: np.stack([at_least_single(features).cpu().numpy() for features in zs])
             for m, zs in layers.items()
@@ -47,15 +100,27 @@ class BankMixin:
         parts = np.array_split(chosen, math.ceil(len(chosen) / self.batch_size))
         return torch.cat(
             [
-                self.module_.encode(modality, samples.batch(part, self.input_size).to(self.device_))
+                self.module_.encode(
+                    modality, samples.batch(part, self._network_size).to(self.device_)
+                )
                 for part in parts
             ]
         )
 
     def _reference(self, modality: str):
         self._check_choice("inference", ("bank", "bypass"))
-        other = other_modality(modality)
-        if self.inference == "bypass" or other not in self.reference_bank_:
+        if self.inference == "bypass":
             return None
-        bank = torch.from_numpy(self.reference_bank_[other]).double().to(self.device_)
-        return [{other: features} for features in bank]
+        other = other_modality(modality)
+        bank = self._bank().get(other)
+        if bank is None:
+            if other in self._specs and self._attends():
+                warnings.warn(
+                    f'{type(self).__name__} predicts as with inference="bypass": this network was '
+                    "taken from a training before its bank was made, which is at the end of fit. "
+                    "Within a training, on_epoch_end is where callbacks can predict.",
+                    UserWarning,
+                    stacklevel=2,
+                )
+            return None
+        return [{other: features} for features in torch.from_numpy(bank).double().to(self.device_)]

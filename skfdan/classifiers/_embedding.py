@@ -8,6 +8,7 @@ import numpy as np
 
 from skfdan.classifiers._samples import ModalitySamples, Samples
 from skfdan.nn.encoders import EncoderMixin
+from skfdan.nn.inputs import InputNorm
 from skfdan.preprocessing._embedding_store import (
     embed_distinct,
     embedding_context,
@@ -65,8 +66,16 @@ class EmbeddingMixin:
         files = None if files[0] is None else np.concatenate(files)
         return ModalitySamples(np.stack(values), np.concatenate(rows), embedded=True, files=files)
 
+    @property
+    def _network_size(self) -> int | None:
+        """What ``input_size`` was when the network was built; it may have been set since."""
+        for norm in getattr(self.module_, "inputs", {}).values():
+            if isinstance(norm, InputNorm):
+                return norm.size
+        return self.input_size
+
     def _compute_embeddings(self, modality: str, samples: ModalitySamples, chosen: np.ndarray):
-        x = samples.batch(chosen, self.input_size)
+        x = samples.batch(chosen, self._network_size)
         return run_backbone(self.module_, modality, x, self.device_, self._embedding_threads())
 
     def _embedding_threads(self):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,7 @@ def is_table(X: Any) -> bool:
     if _modality_columns(X):
         return True
     if hasattr(X, "iloc") and getattr(X, "ndim", 0) == 2 and len(X):
-        strange = [c for c in X.columns if isinstance(X[c].iloc[0], (np.ndarray, str, Path))]
-        if strange:
-            raise ValueError(
-                f"X has the column {strange[0]!r} of paths or arrays, which is no modality; a "
-                f"modality table has the columns {', '.join(map(repr, _COLUMNS))}."
-            )
+        _refuse_strange(X)
         return False
     if isinstance(X, np.ndarray) and X.dtype.kind in "OUT" and X.ndim == 2:
         # Strings in more columns, or nothing, are numbers gone wrong; arrays are cells.
@@ -39,6 +35,26 @@ def is_table(X: Any) -> bool:
             for cell in X.ravel()
         )
     return False
+
+
+def _refuse_strange(X: pd.DataFrame) -> None:
+    """Raise a ValueError if a frame without modalities has a column of no numbers."""
+    for i, column in enumerate(X.columns):
+        cells = X.iloc[:, i]
+        if pd.api.types.is_numeric_dtype(cells.dtype):
+            continue
+        cell = next((cell for cell in cells if not is_missing(cell)), None)
+        if isinstance(cell, str) and not os.path.dirname(cell) and not Path(cell).suffix:
+            raise ValueError(
+                f"X has the column {column!r} of words, such as {cell!r}: make numbers of them, as "
+                "OneHotEncoder does in a ColumnTransformer, or drop the column. (In a modality "
+                f'table, a column of what is said has the name "{TEXT}".)'
+            )
+        if isinstance(cell, (np.ndarray, str, Path)):
+            raise ValueError(
+                f"X has the column {column!r} of paths or arrays, which is no modality; a "
+                f"modality table has the columns {', '.join(map(repr, _COLUMNS))}."
+            )
 
 
 def _modality_columns(X: Any) -> dict[str, Any]:
@@ -81,6 +97,7 @@ def read_table(X: Any, default: str, known: Collection[str] = MODALITIES) -> pd.
     elif X.shape[1] == 2:
         cells = {m: as_cells(X[:, i]) for i, m in enumerate(MODALITIES)}
         _refuse_swapped(cells)
+        _warn_of_two_sounds(cells)
     else:
         cells = {default: as_cells(X[:, 0])}
     return make_table(**cells)
@@ -99,6 +116,26 @@ def _refuse_swapped(cells: dict[str, np.ndarray]) -> None:
             "Of two columns without names the first is taken as visual and the second as audio, "
             f"but the second holds bytes of shape {first['audio'].shape}, as faces do. Put "
             '"visual" first in the ColumnTransformer, or give it set_output(transform="pandas").'
+        )
+
+
+def _warn_of_two_sounds(cells: dict[str, np.ndarray]) -> None:
+    """Notice two kinds of sound features in two unnamed columns, as far as cells tell."""
+    first = [
+        next((c for c in column if isinstance(c, np.ndarray)), None) for column in cells.values()
+    ]
+    if any(c is None or c.ndim != 2 or c.dtype.kind != "f" for c in first):
+        return
+    # A face in shades of grey may be such an array too, but is hardly oblong and below 0.
+    rows, columns = first[0].shape
+    if rows != columns and (first[0] < 0).any():
+        warnings.warn(
+            "Of two columns without names the first is taken as visual and the second as audio, "
+            f"but the first holds numbers below 0 of shape {first[0].shape}, as spectrograms do. "
+            "Features of one voice belong in one column, in one array; if these are faces, give "
+            'the ColumnTransformer set_output(transform="pandas").',
+            UserWarning,
+            stacklevel=2,
         )
 
 

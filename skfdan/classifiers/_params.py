@@ -7,7 +7,7 @@ import numbers
 from typing import Any
 
 import torch
-from skorch.callbacks import Callback
+from skorch.callbacks import BatchScoring, Callback, EpochScoring
 
 
 def check_optimizer(kind: Any, params: Any) -> None:
@@ -39,16 +39,24 @@ def check_callbacks(callbacks: Any) -> None:
     if callbacks is None:
         return
 
-    def fits(entry: Any) -> bool:
+    def kind(entry: Any) -> type:
         if isinstance(entry, (list, tuple)) and len(entry) == 2:
             entry = entry[1]
-        kind = entry if isinstance(entry, type) else type(entry)
-        return entry is None or issubclass(kind, Callback)
+        entry = Callback if entry is None else entry
+        return entry if isinstance(entry, type) else type(entry)
 
-    if not (isinstance(callbacks, list) and all(map(fits, callbacks))):
+    if not (isinstance(callbacks, list) and all(issubclass(kind(c), Callback) for c in callbacks)):
         raise ValueError(
             f"callbacks={callbacks!r}: it must be a list of skorch callbacks, such as "
             "[skorch.callbacks.EarlyStopping()], or None."
+        )
+    scoring = [c for c in map(kind, callbacks) if issubclass(c, (EpochScoring, BatchScoring))]
+    if scoring:
+        raise ValueError(
+            f"callbacks holds {scoring[0].__name__}, which scores the batches of skorch's data "
+            "sets, and here there are none: give a callback whose on_epoch_end(net, **kwargs) "
+            'calls net.predict on rows of your own, or read "valid_uar" in history_ with '
+            "early_stopping=True."
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable
 
@@ -24,6 +25,11 @@ from skfdan.preprocessing._failures import empty_report
 from skfdan.table import SKIP, as_cells
 from skfdan.utils.threads import one_thread
 
+#: Held while a network predicts: some of its weights are exchanged for others then, which a second
+#: thread would take for its own, and leave in it for good. One for all networks, as torch's number
+#: of threads is one for all too.
+_PREDICTING = threading.RLock()
+
 #: Parameters with such names stay in float32 at prediction.
 _SINGLE_PRECISION = "backbone"
 
@@ -35,22 +41,27 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         """Return log-probabilities (n, C) and features (n, d) of single samples."""
 
         def arguments(chosen: np.ndarray) -> dict:
-            x = samples.batch(chosen, self.input_size).to(self.device_)
+            x = samples.batch(chosen, self._network_size).to(self.device_)
             return {modality: x, "reference": self._reference(modality)}
 
         return self._network_output(arguments, len(samples), modality)
 
     def _embedded_now(self, samples: Samples) -> Samples:
         """Move the network to the device of today, and embed what is frozen."""
-        self.device_ = self._resolve_device()
-        self.module_.to(self.device_)
-        return self._embedded(samples)
+        with _PREDICTING:
+            self.device_ = self._resolve_device()
+            self.module_.to(self.device_).eval()
+            return self._embedded(samples)
 
     def _network_output(self, arguments: Callable[[np.ndarray], dict], n: int, key: str):
         """Return log-probabilities and features that the network gives for ``key``.
 
         ``arguments`` turns some of n positions into arguments of the network.
         """
+        with _PREDICTING:
+            return self._compute_output(arguments, n, key)
+
+    def _compute_output(self, arguments: Callable[[np.ndarray], dict], n: int, key: str):
         self.module_.eval()
         # In float32 the sums of a matrix product depend on the number of rows;
         # above the backbone, float64 makes a row's result its own.

@@ -8,7 +8,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -134,11 +134,12 @@ class TrainingMixin:
         """Weight of each class, scaled to an average of 1 over the samples.
 
         Scaling over all samples, not over a batch, keeps a batch that holds
-        only a light class light.
+        only a light class light. Where there are no samples yet, the average is one over
+        the classes.
         """
-        if self.class_weight is None or len(y) == 0:
-            return None
         given = self.class_weight
+        if given is None or (len(y) == 0 and not isinstance(given, dict)):
+            return None
         if isinstance(given, dict):
             unknown = [c for c in given if c not in self.classes_]
             if unknown:
@@ -157,7 +158,8 @@ class TrainingMixin:
                 given, classes=self.classes_[present], y=self.classes_[y]
             )
         # A modality whose rows all weigh nothing teaches nothing.
-        tensor = torch.tensor(weights / (weights[y].mean() or 1.0), dtype=torch.float32)
+        scale = weights[y].mean() if len(y) else weights.mean()
+        tensor = torch.tensor(weights / (scale or 1.0), dtype=torch.float32)
         return tensor.pin_memory() if self._on_cuda() else tensor
 
     def _run_epochs(
@@ -249,13 +251,21 @@ class TrainingMixin:
                 at.best, at.waited = score, 0
                 at.best_state = copy.deepcopy(self.module_.state_dict())
             at.stopped = at.waited >= self.n_iter_no_change
-        with _noticing_interrupts() as interrupts:
+        # With validation, what prediction needs has just been made.
+        between = nullcontext() if valid is not None else self._between_epochs(samples, labels)
+        with between, _noticing_interrupts() as interrupts:
             try:
                 self.notify("on_epoch_end", dataset_train=samples, dataset_valid=None)
             except KeyboardInterrupt:
                 if interrupts:
                     raise
                 at.stopped = True  # how skorch's EarlyStopping ends training
+
+    def _between_epochs(
+        self, samples: Samples, labels: dict[str, np.ndarray]
+    ) -> AbstractContextManager:
+        """Return a context in which callbacks predict as after a fit that had ended here."""
+        return nullcontext()
 
     def _check_parameters_finite(self) -> None:
         """Notice a last step that has ruined the weights after its loss was computed."""
@@ -269,7 +279,7 @@ class TrainingMixin:
 
     def _make_batches(self, samples: Samples, labels: dict[str, np.ndarray]):
         """Return what yields (Batch, labels of each modality) for every step of an epoch."""
-        settings = self.batch_size, self.input_size, self._random_state
+        settings = self.batch_size, self._network_size, self._random_state
         return Batches(samples, labels, *settings, pinned=self._on_cuda())
 
     def _validation_samples(self, samples: Samples, lead: str, held: ModalitySamples) -> Samples:

@@ -88,7 +88,7 @@ class FDANClassifier(FDANRecipes, BankMixin, ModalityClassifier):
         Embeds image-like cells: "resnet34" (the paper's), "resnet18",
         "resnet50", "vgg16", "vgg19" or "cnn" (a small one). Cells that are
         vectors are taken as embedded already. A callable returns a module and
-        its number of features.
+        its number of features; a copy of the module is trained.
     weights : {"DEFAULT"}, path or None, default="DEFAULT"
         Weights the backbones start from: torchvision's ImageNet weights (the
         paper's), a file with a state dict, or random.
@@ -197,7 +197,8 @@ class FDANClassifier(FDANRecipes, BankMixin, ModalityClassifier):
     random_state : int, RandomState instance or None, default=None
         Seeds initial weights, batches, dropout and the bank.
     callbacks : list of skorch callbacks or None, default=None
-        Called during training. Those that look at ``valid_loss`` find none.
+        Called during training. Those that predict do so in ``on_epoch_end``; those
+        that look at ``valid_loss`` find none.
     verbose : int, default=1
         0 is silent, 1 shows a progress bar where one can be watched, 2 prints
         a line an epoch.

@@ -38,7 +38,7 @@ class JointClassifier(ModalityClassifier):
             samples,
             labels,
             self.batch_size,
-            self.input_size,
+            self._network_size,
             self._random_state,
             self.modality_dropout,
             pinned=self._on_cuda(),
@@ -68,7 +68,7 @@ class JointClassifier(ModalityClassifier):
 
         def arguments(chosen: np.ndarray) -> dict:
             part = {m: i[chosen] for m, i in index.items()}
-            return self._arguments(*gather(samples, part, self.input_size))
+            return self._arguments(*gather(samples, part, self._network_size))
 
         outputs = self._network_output(arguments, len(rows), FUSED)
         return tuple(mean_by_row(v, rows, n) for v in outputs)

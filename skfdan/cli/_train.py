@@ -153,6 +153,13 @@ def _seed(text: str) -> int:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     out = arguments.out.expanduser()
+    for option in ("cache", "checkpoint"):
+        folder = getattr(arguments, option)
+        if folder is not None and folder.resolve().is_relative_to(out.resolve()):
+            raise ValueError(
+                f"--{option} {str(folder)!r} is in --out {str(out)!r}, which will hold a model and "
+                "nothing else; give another folder."
+            )
     check_out(out, arguments.overwrite)
     data = load_corpus(arguments)
 
@@ -198,13 +205,20 @@ def run(arguments: argparse.Namespace) -> int:
 
 def check_out(out: Path, overwrite: bool) -> None:
     """Refuse a place where a model can't be saved, before anything is trained."""
-    from skfdan.persistence._folder import free_for
+    from skfdan.persistence._folder import check_place, free_for
 
     try:
         free_for(out, overwrite)
     except FileExistsError as error:
         message = str(error).replace("overwrite=True", "--overwrite")
         raise FileExistsError(f"--out {message}") from None
+    try:
+        check_place(out)
+    except OSError as error:
+        raise OSError(
+            f"--out {str(out)!r}: no model can be saved there: {error.strerror or error}; give "
+            "another folder."
+        ) from error
 
 
 def _estimators(

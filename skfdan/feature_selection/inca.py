@@ -11,7 +11,7 @@ from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator, clone
 from sklearn.feature_selection import SelectorMixin
 from sklearn.model_selection import StratifiedKFold, check_cv
-from sklearn.preprocessing import minmax_scale
+from sklearn.preprocessing import MinMaxScaler
 from sklearn.utils import check_random_state, gen_batches
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -182,7 +182,8 @@ class INCASelector(SelectorMixin, BaseEstimator):
         if len(np.unique(y)) < 2:
             raise ValueError(f"{type(self).__name__} compares classes, and y has 1 class only.")
         rng = check_random_state(self.random_state)
-        X = minmax_scale(X)
+        # An array, whatever sklearn.set_config says.
+        X = MinMaxScaler().set_output(transform="default").fit_transform(X)
         self.weights_, self.n_iter_ = self._weights(X, y, rng)
         self.ranking_ = np.argsort(-self.weights_, kind="stable")
         n_features = X.shape[1]

@@ -121,8 +121,11 @@ def features_by_modality(who: str, estimator: Any, X: Any, y: Any) -> tuple[Arra
             continue
         reader.predict_modality = modality
         # Not of the table, where X is one: it lacks the columns of dialogues.
-        values = reader.transform(
-            X if table is None else (X if hasattr(X, "iloc") else table).iloc[chosen]
+        # An array, whatever sklearn.set_config says.
+        values = np.asarray(
+            reader.transform(
+                X if table is None else (X if hasattr(X, "iloc") else table).iloc[chosen]
+            )
         )
         # Files that could not be read have no features; the classifier has warned of them.
         usable = np.isfinite(values).all(axis=1)

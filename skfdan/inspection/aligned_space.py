@@ -221,7 +221,7 @@ class AlignedSpaceDisplay:
                 perplexity=perplexity, init="pca", random_state=random_state
             ).fit_transform(together)
         cuts = np.cumsum([len(values) for values in features.values()])[:-1]
-        embedding = dict(zip(features, np.split(points, cuts), strict=True))
+        embedding = dict(zip(features, np.split(np.asarray(points), cuts), strict=True))
         display = cls(
             embedding, labels, classes=classes, method=method, explained_variance_ratio=ratio
         )

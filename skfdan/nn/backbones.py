@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import numbers
 import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -46,7 +47,8 @@ def make_backbone(
         ``"resnet18"``, ``"resnet34"``, ``"resnet50"``, ``"vgg16"``, ``"vgg19"``
         (as in torchvision, without the last layer), ``"cnn"`` (four convolution
         blocks, for demos and tests, not from the paper), or a callable that
-        returns a module and its number of features.
+        returns a module and its number of features. A copy of the module is taken, so
+        that what a callable returns each time is trained by nobody.
     weights : {"DEFAULT"}, path or None, default="DEFAULT"
         ``"DEFAULT"`` loads torchvision's ImageNet weights, from its download
         cache or from the network. A path names a state dict with torchvision's
@@ -72,7 +74,8 @@ def make_backbone(
     Raises
     ------
     ValueError
-        If the name is unknown, or a path is given where no weights can be loaded.
+        If the name is unknown, a path is given where no weights can be loaded, or a
+        callable returns anything but a module that can be copied and a number.
     FileNotFoundError
         If ``weights`` names a file that does not exist.
     RuntimeError
@@ -96,7 +99,7 @@ def make_backbone(
     if callable(name):
         if weights not in (None, "DEFAULT"):
             raise ValueError("A callable backbone loads its own weights; set weights=None.")
-        return name()
+        return _from_callable(name)
     if name not in BACKBONES:
         raise ValueError(f"backbone={name!r} is unknown; choose one of {', '.join(BACKBONES)}.")
     if name == "cnn":
@@ -115,6 +118,56 @@ def make_backbone(
         n_features = network.classifier[-1].in_features
         network.classifier[-1] = nn.Identity()
     return network, n_features
+
+
+#: How many features a callable said that its network gives.
+_PROMISED: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+def _from_callable(function: Callable[[], tuple[nn.Module, int]]) -> tuple[nn.Module, int]:
+    """Return a copy of the network that a callable gives, and its number of features."""
+    who = f"backbone={getattr(function, '__qualname__', type(function).__qualname__)}"
+    given = function()
+    pair = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
+    network, n_features = pair
+    whole = isinstance(n_features, numbers.Integral) and not isinstance(n_features, bool)
+    if not (isinstance(network, nn.Module) and whole and n_features >= 1):
+        what = " and ".join(_name_of(part) for part in (pair if pair[1] is not None else pair[:1]))
+        raise ValueError(
+            f"{who}: it must return a module and its number of features, as in "
+            f"(network, 512); it returned {what}."
+        )
+    try:
+        # Folds, fits and modalities would all train the network that is returned each time.
+        network = copy.deepcopy(network)
+    except Exception as error:
+        raise ValueError(
+            f"{who}: its {type(network).__name__} can't be copied with copy.deepcopy ({error}), "
+            "which every fit does. Return a module that nothing has been computed with yet, and "
+            "that holds no open files, locks or generators."
+        ) from error
+    _PROMISED[network] = int(n_features)
+    return network, int(n_features)
+
+
+def _name_of(part: object) -> str:
+    if isinstance(part, type):
+        return f"the class {part.__name__}"
+    return repr(part) if isinstance(part, (numbers.Number, str)) else f"a {type(part).__name__}"
+
+
+def _check_features(features: object, n: int, network: nn.Module) -> None:
+    """Raise a ValueError unless a callable's network gives what was said."""
+    promised = _PROMISED.get(network)
+    if promised is None:
+        return
+    found = tuple(features.shape) if torch.is_tensor(features) else _name_of(features)
+    if found != (n, promised):
+        raise ValueError(
+            f"The backbone {type(network).__name__} gives {found} for {n} images, and not one "
+            f"vector of {promised} features each, as the callable says. Let it return the right "
+            "number, and a network that ends in nn.Flatten() or a mean over all places."
+        )
 
 
 def embed(
@@ -164,6 +217,7 @@ def embed(
     part = {k: v for k, v in (("start", start), ("stop", stop)) if v is not None}
     if images.ndim != 4:
         return backbone(images, **part)
+    network = backbone
     n = len(images)
     if n == 1:
         images = images.expand(2, -1, -1, -1)
@@ -173,7 +227,10 @@ def embed(
         images = images.contiguous(memory_format=layout)
     if isinstance(backbone, (ResNet, VGG, _SmallCNN)) and not backbone.training:
         backbone = _for_inference(backbone, images, layout)
-    return backbone(images, **part)[:n]
+    features = backbone(images, **part)
+    if stop is None:
+        _check_features(features, len(images), network)
+    return features[:n]
 
 
 #: By the network, and by dtype and layout: the copy that runs in its place, behind what it was

@@ -35,6 +35,10 @@ _CEILINGS = {
     "sample_rate": 768_000,
 }
 _MAX_SAMPLES = 2**28
+#: Bands by samples of a window: Mel filters are made for each pair, also while loading.
+_MAX_FILTERS = 2**21
+#: Processes or threads, which not every machine bears.
+_MAX_JOBS = 256
 
 #: What parameters without a telling default may be, beside None; others may be numbers.
 _KINDS = {
@@ -67,13 +71,26 @@ def check_params(name: str, params: dict[str, Any], defaults: dict[str, Any], gi
         and not length[0] * length[1] < _MAX_SAMPLES
     ):
         raise ModelError(f"{name}(duration={length[1]!r:.60}) is not possible")
+    filters = [params.get(key) for key in ("n_fft", "n_mels")]
+    if (
+        all(isinstance(v, numbers.Real) for v in filters)
+        and not filters[0] * filters[1] <= _MAX_FILTERS
+    ):
+        raise ModelError(f"{name}(n_fft={filters[0]}, n_mels={filters[1]}) is not possible")
+
+
+def is_n_jobs(value: Any) -> bool:
+    """Tell whether so many files may be decoded at a time."""
+    return value is None or (_is_int(value) and abs(value) <= _MAX_JOBS)
 
 
 def _fits(key: str, value: Any, default: Any) -> bool:
     if key in ("cache_dir", "checkpoint_dir", "callbacks"):
         return value is None
-    if key in ("random_state", "n_jobs"):
+    if key == "random_state":
         return value is None or _is_int(value)
+    if key == "n_jobs":
+        return is_n_jobs(value)
     if key == "weights":
         return value in (None, "DEFAULT")
     if key in ("backbone", "arch"):

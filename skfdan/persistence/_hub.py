@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 
+from skfdan.persistence._card import check_facts
 from skfdan.persistence._format import CONFIG, WEIGHTS, ModelError, read_config
 from skfdan.persistence._model import load, save_pretrained
 
@@ -211,6 +212,20 @@ def load_model(
             reason = error.__cause__ if isinstance(error.__cause__, ModelError) else error
             what = f"{repo_id} (commit {commit[:12]})" if commit else repo_id
             raise ModelError(f"{what} was refused: {reason}.") from error
+
+
+def load_facts(repo_id: str) -> dict[str, Any]:
+    """Return what the maker of a model on the hub says about it; it is in the cache once loaded."""
+    hub = _import_hub()
+    _check_repo_id(hub, repo_id)
+    api = _api(hub, None)
+    with TemporaryDirectory(prefix="skfdan-") as scratch:
+        copy = Path(scratch, CONFIG)
+        with _readable_errors(hub, api, repo_id, None):
+            shutil.copyfile(api.hf_hub_download(repo_id, CONFIG), copy)
+        facts = read_config(copy)["facts"]
+    check_facts(facts)
+    return facts
 
 
 def _import_hub() -> ModuleType:

@@ -46,7 +46,8 @@ def save_pretrained(
     The folder gets three files: ``config.json`` (classes, parameters, check sums),
     ``model.safetensors`` (weights and all other arrays) and ``README.md`` (a model card). It
     appears complete or not at all, and with ``overwrite`` the old model can be loaded until
-    the new one can.
+    the new one can. A folder that is there and empty gets ``config.json`` last, without which
+    it is no model.
 
     Parameters
     ----------
@@ -76,7 +77,7 @@ def save_pretrained(
     ------
     FileExistsError
         If the folder is not empty, unless it holds a model, nothing else, and ``overwrite``
-        is true.
+        is true. The current folder can be filled, but not overwritten.
     NotFittedError
         If the estimator is not fitted. Transformers, which learn nothing, need no fit.
     TypeError

@@ -13,7 +13,7 @@ from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import Pipeline
 
 from skfdan.classifiers.base import ModalityClassifier
-from skfdan.persistence._checks import check_params
+from skfdan.persistence._checks import check_params, is_n_jobs
 from skfdan.persistence._format import ModelError, check_keys
 from skfdan.persistence._known import COLUMNS, LEARNED, NODE, PIPELINE, WORDS, form, known_classes
 from skfdan.persistence._network import decode_network
@@ -166,6 +166,10 @@ class Reader:
         names = "verbose_feature_names_out"
         if names not in given and not isinstance(rest[names], bool):
             raise ModelError(f"ColumnTransformer({names}={rest[names]!r:.60}) is not possible")
+        if "n_jobs" not in given and not is_n_jobs(rest["n_jobs"]):
+            raise ModelError(f"ColumnTransformer(n_jobs={rest['n_jobs']!r:.60}) is not possible")
+        # No process is started while loading.
+        n_jobs = rest.pop("n_jobs")
         columns = ColumnTransformer(steps, remainder=remainder, **rest)
         if node["output"] is not None:
             columns.set_output(transform=node["output"])
@@ -175,6 +179,7 @@ class Reader:
         ]
         columns.transformers = [(n, _template(step), chosen) for n, step, chosen in steps]
         columns.remainder = _template(remainder)
+        columns.n_jobs = n_jobs
         return columns
 
 

@@ -17,6 +17,8 @@ Tensors = dict[str, torch.Tensor]
 
 _NUMBERS = ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u1", "b1")
 _SPEC = ("kind", "uint8", "n_features", "mean", "std")
+#: A history takes some hundred bytes of memory for each epoch, whatever the file has.
+_MAX_EPOCHS = 2**20
 
 
 def encode_state(value: Any, name: str, tensors: Tensors) -> Any:
@@ -84,12 +86,12 @@ def decode_history(value: Any, name: str, file: TensorFile) -> History:
     """Return the history that :func:`encode_history` was given."""
     check_keys(value, ("epochs", "columns"), name)
     n, columns = value["epochs"], value["columns"]
-    # Every epoch has a number, which bounds how many there can be.
+    # Every epoch has a number in the file.
     if (
         type(n) is not int
-        or n < 0
+        or not 0 <= n <= _MAX_EPOCHS
         or not isinstance(columns, dict)
-        or (n and "epoch" not in columns)
+        or (n and columns.get("epoch") is not True)
     ):
         raise ModelError(f"{name} announces {n!r:.60} epochs")
     series = {}

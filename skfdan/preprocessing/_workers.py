@@ -142,7 +142,8 @@ class _Worker:
         threads = str(max(1, cpu_count() // max(1, n_jobs)))
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _CODE, json.dumps(_search_path())],
+                # -P: json must not be a file of the current folder, which may be a stranger's.
+                [sys.executable, "-P", "-c", _CODE, json.dumps(_search_path())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 bufsize=0,

@@ -4,12 +4,12 @@ Annotations here are objects and no strings: Gradio looks for its own among them
 """
 
 import asyncio
-import shutil
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from skfdan.preprocessing._workers import _end_all
 from skfdan.web import _page
+from skfdan.web._clips import Clips, with_own_clips_only
 from skfdan.web._reader import ClipReader
 
 __all__ = ["MAX_BYTES", "make_app"]
@@ -35,7 +35,7 @@ _HEADERS = [
 ]
 
 
-def make_app(gradio, reader: ClipReader, folder: Path, *, local: bool):
+def make_app(gradio, reader: ClipReader, folder: Path, *, local: bool, hosts=()):
     """Return an ASGI application.
 
     Parameters
@@ -48,21 +48,32 @@ def make_app(gradio, reader: ClipReader, folder: Path, *, local: bool):
         Where uploads go, as ``GRADIO_TEMP_DIR`` says too; it is emptied at the end.
     local : bool
         Whether only this machine is to be served.
+    hosts : sequence of str
+        Names and addresses of this machine that it is called by, beside the usual ones.
     """
     from fastapi import FastAPI
 
+    clips = Clips(folder)
+
+    async def clean():
+        while True:
+            await asyncio.sleep(_LOOK)
+            await asyncio.to_thread(clips.remove_old, _STAY)
+
     @asynccontextmanager
     async def lifespan(_):
+        cleaning = asyncio.create_task(clean())
         yield
+        cleaning.cancel()
         # A file that takes long shall not hold up the end.
         await asyncio.to_thread(_end_all)
-        await asyncio.to_thread(_empty, folder)
+        await asyncio.to_thread(clips.remove_all)
 
     plain = {"docs_url": None, "redoc_url": None, "openapi_url": None}
     app = FastAPI(lifespan=lifespan, **plain)
     app = gradio.mount_gradio_app(
         app,
-        _blocks(gradio, reader, folder, local),
+        _blocks(gradio, reader, clips, local),
         path="",
         app_kwargs=plain,
         footer_links=[],
@@ -81,25 +92,17 @@ def make_app(gradio, reader: ClipReader, folder: Path, *, local: bool):
         from starlette.middleware.trustedhost import TrustedHostMiddleware
 
         # A foreign page whose name was made to mean this machine is not served.
-        app.add_middleware(
-            TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "[::1]", "::1"]
-        )
-    return _with_headers(app)
+        names = {"localhost", "127.0.0.1", "::1", *hosts}
+        names |= {f"[{name}]" for name in names}
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=sorted(names))
+    return _with_headers(with_own_clips_only(app, clips))
 
 
-def _blocks(gradio, reader: ClipReader, folder: Path, local: bool):
+def _blocks(gradio, reader: ClipReader, clips: Clips, local: bool):
     """Return the page itself."""
-    there: dict[str, dict[str, Path]] = {}  # the clips of each visitor, by where they came from
 
-    def forget(visitor: str | None, source: str) -> None:
-        clip = there.get(visitor, {}).pop(source, None)
-        if clip is not None and not any(clip in clips.values() for clips in there.values()):
-            clip.unlink(missing_ok=True)
-
-    def forget_all(request: gradio.Request) -> None:
-        for source in list(there.get(request.session_hash, {})):
-            forget(request.session_hash, source)
-        there.pop(request.session_hash, None)
+    def forget(request: gradio.Request) -> None:
+        clips.forget(request.session_hash)
 
     def show(path: str | None, modality: str) -> str:
         if path is None:
@@ -112,21 +115,17 @@ def _blocks(gradio, reader: ClipReader, folder: Path, local: bool):
 
     def taker(source: str):
         def take(path: str | None, modality: str, request: gradio.Request):
-            visitor = request.session_hash
-            clip = None if path is None else Path(path).resolve()
-            if there.get(visitor, {}).get(source) != clip:
-                forget(visitor, source)
-            if clip is not None and clip.is_relative_to(folder.resolve()):
-                there.setdefault(visitor, {})[source] = clip
+            clip = clips.find(path)
+            clips.show(request.session_hash, source, clip)
+            if path is not None and clip is None:
+                return _page.answer(_page.Clip(Path(path).name, "it was not uploaded here")), None
             return show(path, modality), path
 
         return take
 
     choices = reader.choices
     known = {"audio", "visual"} if "fused" in choices else set(choices)
-    with gradio.Blocks(
-        title="skfdan demo", analytics_enabled=False, delete_cache=(_LOOK, _STAY)
-    ) as blocks:
+    with gradio.Blocks(title="skfdan demo", analytics_enabled=False) as blocks:
         gradio.HTML(_page.header(reader, local=local), apply_default_css=False)
         latest = gradio.State(None)
         sources = {}
@@ -183,16 +182,10 @@ def _blocks(gradio, reader: ClipReader, folder: Path, local: bool):
         for name, source in sources.items():
             source.change(taker(name), [source, modality], [shown, latest], **events)
         modality.input(show, [latest, modality], shown, **events)
-        blocks.unload(forget_all)
+        blocks.unload(forget)
+    # Where Gradio starts the server it sets this itself, and checks the files it is to read.
+    blocks.has_launched = True
     return blocks
-
-
-def _empty(folder: Path) -> None:
-    for entry in folder.iterdir():
-        if entry.is_dir():
-            shutil.rmtree(entry, ignore_errors=True)
-        else:
-            entry.unlink(missing_ok=True)
 
 
 def _with_headers(app):

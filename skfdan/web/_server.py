@@ -89,7 +89,7 @@ def serve(model, *, host="127.0.0.1", port=None, modality=None):
 
         address, port = listener.getsockname()[:2]
         local = ipaddress.ip_address(address).is_loopback
-        app = make_app(gradio, reader, Path(folder), local=local)
+        app = make_app(gradio, reader, Path(folder), local=local, hosts=(host, address))
         if not local:
             warnings.warn(
                 f"anybody who reaches {host} on port {port} can use this page: it has no password.",

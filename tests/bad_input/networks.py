@@ -130,6 +130,9 @@ CASES = {
     ),
     "`FDANNet` with an unknown backbone": lambda c: FDANNet(3, PICTURES, backbone="lenet"),
     "`TorchvisionNet` with an unknown backbone": lambda c: TorchvisionNet(3, PICTURES, "lenet"),
+    "`make_backbone` with a function that returns a network alone": lambda c: make_backbone(
+        lambda: torch.nn.Flatten()
+    ),
     '`make_backbone("cnn")` with a file of weights': lambda c: make_backbone("cnn", "own.pt"),
     "`make_backbone` with an unknown name": lambda c: make_backbone("resnet1000"),
     "`make_backbone` with a file that is not there": lambda c: make_backbone(

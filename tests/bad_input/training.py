@@ -5,6 +5,7 @@ import pandas as pd
 import torch
 from filelock import FileLock
 from scipy.sparse import csr_matrix
+from skorch.callbacks import EpochScoring
 
 from bad_input.shared import Case, fdan, mel
 from skfdan import make_table
@@ -224,6 +225,9 @@ CASES = {
     "`FDANClassifier` on a frame whose columns are no modalities": lambda c: _fit(
         c, c.table.rename(columns={"visual": "face", "audio": "voice"})
     ),
+    "`FDANClassifier` on a flat frame with a column of words": lambda c: _fit(
+        c, pd.DataFrame({"pitch": c.X[:, 0], "sex": ["m", "f"] * (len(c.X) // 2)})
+    ),
     "`MISAClassifier` on two unnamed columns": lambda c: MISAClassifier(**QUIET).fit(
         np.stack([as_cells(c.faces), as_cells(c.sound)], axis=1), c.y
     ),
@@ -275,6 +279,9 @@ CASES = {
         c, backbone=torch.nn.Linear(2, 2)
     ),
     "`FDANClassifier(callbacks=[1])`": lambda c: _fit(c, callbacks=[1]),
+    '`FDANClassifier(callbacks=[EpochScoring("accuracy")])`': lambda c: _fit(
+        c, callbacks=[EpochScoring("accuracy")]
+    ),
     "`FDANClassifier(input_size=0)`": lambda c: _fit(c, input_size=0),
     '`FDANClassifier(audio_transformer="mel")`': lambda c: _fit(c, audio_transformer="mel"),
     "`FDANClassifier(class_weight=...)` with a weight below 0": lambda c: _fit(

@@ -1,4 +1,5 @@
 import copy
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from skorch.helper import SliceDict
 from classifiers.small_clips import EMOTIONS, QUICK, make_clips
 from skfdan import FDANClassifier, make_table, stack_modalities, unpair
 from skfdan.classifiers import MISAClassifier
+from skfdan.classifiers._forms import read_table
 from skfdan.classifiers._samples import table_samples
 from skfdan.table import as_cells
 
@@ -291,6 +293,27 @@ def test_vectors_are_read_as_a_block_or_one_by_one():
         {"audio": as_cells(cells[:2])}, ("audio",), embedded={"audio": "sequence"}
     )
     assert sequences["audio"].cells[0].shape == (1, 5)
+
+
+@pytest.mark.parametrize("first", ["m", None], ids=["a word", "None"])
+def test_a_column_of_words_is_told_from_paths(first):
+    X = pd.DataFrame({"a": np.arange(8.0), "sex": [first, *"fmfmfmf"]})
+    with pytest.raises(ValueError, match=r"column 'sex' of words, such as '[mf]': .*OneHotEncoder"):
+        FDANClassifier(verbose=0).fit(X, ["anger", "joy"] * 4)
+
+
+def test_two_spectrograms_in_unnamed_columns_are_noticed():
+    rng = np.random.default_rng(0)
+    mel, mfcc = rng.normal(size=(3, 16, 32)), rng.normal(size=(3, 13, 22))
+    table = np.stack([as_cells(mel), as_cells(mfcc)], axis=1)
+    with pytest.warns(UserWarning, match=r"first holds numbers below 0 of shape \(16, 32\)"):
+        read_table(table, "audio")
+    grey = rng.random((3, 48, 40))
+    square = rng.normal(size=(3, 48, 48))
+    for faces in (grey, square, 255 * rng.random((3, 3, 48, 40)), rng.normal(size=(3, 16))):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            read_table(np.stack([as_cells(faces), as_cells(mel)], axis=1), "audio")
 
 
 @pytest.mark.parametrize("make", [FDANClassifier, MISAClassifier])

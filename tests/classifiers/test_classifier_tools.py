@@ -15,7 +15,14 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import GridSearchCV, GroupKFold, LeaveOneGroupOut, cross_validate
-from skorch.callbacks import Checkpoint, EarlyStopping, TrainEndCheckpoint
+from skorch.callbacks import (
+    BatchScoring,
+    Callback,
+    Checkpoint,
+    EarlyStopping,
+    EpochScoring,
+    TrainEndCheckpoint,
+)
 
 from classifiers.small_clips import EMOTIONS, QUICK, make_clips
 from skfdan import SCORING, AudioHoldout, FDANClassifier, make_table, unpair
@@ -251,6 +258,58 @@ def test_skorch_callbacks_work(clips):
         warnings.simplefilter("ignore")
         clf.fit(*clips)
     assert len(clf.history_) < 50
+
+
+@pytest.mark.parametrize("kind", [EpochScoring, BatchScoring])
+def test_scoring_callbacks_of_skorch_are_refused(clips, kind):
+    message = rf"callbacks holds {kind.__name__}, .*on_epoch_end"
+    for entry in (kind("accuracy"), ("score", kind("accuracy"))):
+        with pytest.raises(ValueError, match=message):
+            FDANClassifier(**QUICK, callbacks=[entry]).fit(*clips)
+
+
+class Predicting(Callback):
+    """Predicts after every epoch."""
+
+    def __init__(self, X):
+        self.X = X
+        self.seen = []
+
+    def on_epoch_end(self, net, **kwargs):
+        copied = copy.copy(net)  # as displays do
+        self.seen.append(net.predict_proba(self.X))
+        np.testing.assert_array_equal(copied.predict_proba(self.X), self.seen[-1])
+
+
+@pytest.mark.parametrize("call", ["fit", "partial_fit"])
+def test_callbacks_predict_as_the_fitted_network_does(clips, call):
+    X_vis, X_aud, y = clips
+    table = make_table(visual=X_vis, audio=X_aud)
+    parameters = {**QUICK, "max_epochs": 3}
+    plain = FDANClassifier(**parameters)
+    watched = FDANClassifier(**parameters, callbacks=[Predicting(X_aud)])
+    for _ in range(2 if call == "partial_fit" else 1):
+        getattr(plain, call)(table, y)
+        getattr(watched, call)(table, y)
+    seen = watched.callbacks[0].seen
+    after = watched.predict_proba(X_aud)
+    np.testing.assert_array_equal(seen[-1], after)
+    assert not np.array_equal(seen[-2], after)
+    # Predictions in between change nothing.
+    np.testing.assert_array_equal(plain.predict_proba(X_aud), after)
+    bypass = watched.set_params(inference="bypass").predict_proba(X_aud)
+    assert not np.array_equal(bypass, after)
+
+
+def test_a_network_without_its_bank_says_so(clips):
+    class Keeping(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            self.kept = copy.deepcopy(net)
+
+    keeping = Keeping()
+    FDANClassifier(**{**QUICK, "max_epochs": 1}, callbacks=[keeping]).fit(*clips)
+    with pytest.warns(UserWarning, match='as with inference="bypass".*before its bank was made'):
+        keeping.kept.predict(clips[1])
 
 
 def test_interrupted_fit_can_be_used(clips):

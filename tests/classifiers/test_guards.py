@@ -1,20 +1,25 @@
 """Numbers that are none, memory that is short, and results that depend on nothing else."""
 
 import os
+import pickle
 import signal
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, parallel_config
 from sklearn.exceptions import NotFittedError
+from sklearn.inspection import permutation_importance
 from sklearn.model_selection import GridSearchCV, cross_val_predict
 from skorch.callbacks import Callback
 
 from classifiers.small_clips import QUICK, make_clips
 from skfdan import FDANClassifier, make_table
 from skfdan.classifiers import MISAClassifier
+from skfdan.preprocessing._embedding_store import STORE
 
 SMALL = QUICK | {"max_epochs": 2}
 
@@ -56,6 +61,67 @@ def test_a_network_that_gives_nan_is_not_believed():
         clf.module_.classifier.weight[0, 0] = float("nan")
     with pytest.raises(ValueError, match=r"gives NaN for row 0 \(3 of 3 rows\)"):
         clf.predict(X_aud[:3])
+
+
+def test_predictions_in_several_threads_leave_the_network_alone():
+    X_vis, X_aud, y = make_clips(12)
+    clf = FDANClassifier(**SMALL).fit(X_vis, X_aud, y)
+    expected = clf.predict_proba(X_aud)
+    state = pickle.dumps(clf.module_.state_dict())
+    entered, both, done = [], threading.Event(), threading.Event()
+    started = threading.Event()
+
+    def overlap(module, inputs):
+        entered.append(None)
+        started.set()
+        if len(entered) == 1:
+            both.wait(0.5)  # for a second thread within, in vain
+        else:
+            both.set()
+            done.wait(60)  # who came later leaves later
+
+    def first():
+        try:
+            return clf.predict_proba(X_aud)
+        finally:
+            done.set()
+
+    hook = clf.module_.register_forward_pre_hook(overlap)
+    with ThreadPoolExecutor(2) as pool:
+        results = [pool.submit(first)]
+        assert started.wait(60)
+        results.append(pool.submit(clf.predict_proba, X_aud))
+    hook.remove()
+    assert len(entered) == 2
+    for result in results:
+        np.testing.assert_array_equal(result.result(), expected)
+    assert pickle.dumps(clf.module_.state_dict()) == state
+    assert all(isinstance(p, torch.nn.Parameter) for p in clf.module_.parameters())
+    clf.partial_fit(make_table(visual=X_vis, audio=X_aud), y)
+
+
+def test_permutation_importance_in_threads():
+    X_vis, X_aud, y = make_clips(20)
+    table = make_table(visual=X_vis, audio=X_aud)
+    clf = FDANClassifier(**SMALL, predict_modality="fused").fit(table, y)
+    plain = permutation_importance(clf, table, y, n_repeats=4, random_state=0)
+    with parallel_config("threading"):
+        threads = permutation_importance(clf, table, y, n_repeats=4, random_state=0, n_jobs=4)
+    np.testing.assert_array_equal(threads.importances, plain.importances)
+
+
+@pytest.mark.parametrize("kind", [FDANClassifier, MISAClassifier])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_an_input_size_of_the_next_fit_changes_no_prediction(kind, frozen):
+    X_vis, X_aud, y = make_clips(12)
+    table = make_table(visual=X_vis, audio=[x[:, : 8 + i % 4] for i, x in enumerate(X_aud)])
+    params = {k: v for k, v in SMALL.items() if k in kind().get_params()}
+    clf = kind(**params, backbone_trainable=not frozen).fit(table, y)
+    expected = clf.predict_proba(table)
+    STORE.clear()
+    clf.set_params(input_size=8)
+    np.testing.assert_array_equal(clf.predict_proba(table), expected)
+    np.testing.assert_allclose(clf.predict_proba(table[:1]), expected[:1], atol=1e-9)
 
 
 @pytest.mark.parametrize("kind", [FDANClassifier, MISAClassifier])

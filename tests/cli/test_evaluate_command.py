@@ -65,6 +65,20 @@ def test_csv_by_another_column(corpus, model, expected, capsys):
     assert found.loc["b", "recall_anger"] == pytest.approx((predicted[anger] == "anger").mean())
 
 
+@pytest.mark.parametrize("column", ["WAR", "clips", "recall_anger"])
+def test_a_group_that_is_called_as_a_score(corpus, model, tmp_path, capsys, column):
+    frame = pd.read_csv(corpus)[["audio", "emotion"]].assign(**{column: ["a", "b"] * 12})
+    frame["audio"] = [str(corpus.parent / name) for name in frame["audio"]]
+    frame.to_csv(tmp_path / "clips.csv", index=False)
+    arguments = ["evaluate", str(model), str(tmp_path / "clips.csv"), "--groups", column]
+    assert main([*arguments, "--csv"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"--groups {column}: the csv table has a column of that name of its own" in err
+    assert main([*arguments, "--json"]) == 0
+    assert sorted(json.loads(capsys.readouterr().out)["groups"]) == ["a", "b"]
+
+
 def test_faces(corpus, model, capsys):
     assert main(["evaluate", str(model), str(corpus), "--json", "--modality", "visual"]) == 0
     found = json.loads(capsys.readouterr().out)

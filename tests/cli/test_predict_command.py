@@ -189,6 +189,66 @@ def test_a_model_that_decodes_by_itself(clips, tmp_path, capsys):
     np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
+def small(**params):
+    from skfdan import FDANClassifier
+
+    given = {"backbone": "cnn", "weights": None, "input_size": 16, "max_epochs": 1}
+    return FDANClassifier(**given, random_state=0, verbose=0, **params)
+
+
+def test_a_classifier_of_arrays_alone(clips, corpus, tmp_path, capsys):
+    """Nothing tells what made them of files."""
+    y = ["b", "a"] * 12
+    spectra = MelSpectrogram(sample_rate=8000, n_mels=40, duration=0.5).fit_transform(
+        clips[["audio"]]
+    )[:, 0]
+    for name, X in (("pictures", np.stack(list(spectra))), ("vectors", np.eye(24)[:, :5])):
+        small().fit(X, y).save_pretrained(tmp_path / name)
+        for arguments in (
+            ["predict", str(tmp_path / name), clips["audio"][0]],
+            ["evaluate", str(tmp_path / name), str(corpus)],
+            ["demo", "--model", str(tmp_path / name)],
+        ):
+            assert main(arguments) == 2
+            out, err = capsys.readouterr()
+            assert out == ""
+            assert "holds a FDANClassifier alone, which was trained on arrays of audio" in err
+            assert "Save the pipeline with its transformer" in err
+    # From a table it may have been both.
+    small().fit(make_table(audio=spectra), y).save_pretrained(tmp_path / "table")
+    small().fit(make_table(audio=clips["audio"]), y).save_pretrained(tmp_path / "paths")
+    for name in ("table", "paths"):
+        assert main(["predict", str(tmp_path / name), clips["audio"][0]]) == 0
+        err = capsys.readouterr().err
+        assert "does not say what its audio was prepared with: MelSpectrogram() is taken" in err
+        assert len(err.splitlines()) == 1
+
+
+def test_half_a_clip_that_cannot_be_read_is_told(model, clips, tmp_path, capsys):
+    import av
+
+    silent, whole = tmp_path / "silent.mp4", clips["visual"][0]
+    with av.open(whole) as source, av.open(str(silent), "w") as target:
+        track = source.streams.video[0]
+        copy = target.add_stream_from_template(track)
+        for packet in source.demux(track):
+            if packet.dts is not None:
+                packet.stream = copy
+                target.mux(packet)
+    files = [whole, str(silent), clips["audio"][0]]
+    assert main(["predict", str(model), *files, "--modality", "fused", "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert [line["error"] for line in json.loads(out)] == [None] * 3
+    (line,) = err.splitlines()
+    begin = f"skfdan: warning: {silent}: the voice could not be read and is left out: "
+    assert line.startswith(begin)
+    assert len(line) > len(begin)
+    assert main(["predict", str(model), *files, "--modality", "visual", "--json"]) == 1
+    assert [bool(line["error"]) for line in as_json(capsys)] == [False, False, True]
+    assert main(["predict", str(model), str(silent), "--modality", "visual"]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_interrupted(model, clips, capsys, monkeypatch):
     def interrupt(*args):
         raise KeyboardInterrupt

@@ -1,4 +1,5 @@
 import json
+import os
 
 import numpy as np
 import pytest
@@ -209,3 +210,44 @@ def test_a_file_in_the_place_of_the_model(corpus, tmp_path, capsys):
     assert main(["train", str(corpus), "--out", str(tmp_path / "model"), "--overwrite"]) == 2
     assert "is a file; a model is a folder" in capsys.readouterr().err
     assert (tmp_path / "model").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--out", "new", "--cache", "new"], "--cache 'new' is in --out 'new', which will hold"),
+        (["--out", "new", "--checkpoint", "new/a/b"], "--checkpoint 'new/a/b' is in --out 'new'"),
+        (["--out", "link/x", "--cache", "real/x/c"], "--cache 'real/x/c' is in --out 'link/x'"),
+        (["--out", "file/model"], "--out 'file/model': no model can be saved there: "),
+        (["--out", "n" * 300], "no model can be saved there: File name too long"),
+        (["--out", "/proc/model"], "--out '/proc/model': no model can be saved there: "),
+        (["--out", ".", "--overwrite"], "--out '.' is the current folder, which can't be replaced"),
+    ],
+)
+def test_where_no_model_can_be_saved(
+    corpus, fast, model, tmp_path, monkeypatch, capsys, arguments, said
+):
+    """Told before a single file is decoded, and nothing is left behind."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    if "." in arguments:
+        for file in model.iterdir():
+            (folder / file.name).write_bytes(file.read_bytes())
+    else:
+        (folder / "file").touch()
+        (folder / "real").mkdir()
+        (folder / "link").symlink_to("real")
+    before = sorted(folder.rglob("*"))
+    assert main(["train", str(corpus), *fast, *arguments]) == 2
+    printed, err = capsys.readouterr()
+    assert printed == ""
+    assert err.startswith("skfdan: error: --")
+    assert said in err
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_the_folder_one_stands_in(corpus, fast, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", str(corpus), "--out", ".", *fast]) == 0
+    assert sorted(os.listdir()) == ["README.md", "config.json", "model.safetensors"]

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from joblib import parallel_config
+from sklearn import config_context
 from sklearn.datasets import make_classification
 from sklearn.model_selection import GroupKFold, StratifiedKFold, cross_val_score
 from sklearn.naive_bayes import GaussianNB
@@ -171,6 +172,15 @@ def test_partition_without_the_rare_class_is_left_out():
 def test_bad_parameters(problem, parameters, message):
     with pytest.raises(ValueError, match=message):
         INCASelector(**parameters).fit(*problem)
+
+
+def test_the_output_that_sklearn_is_set_to_does_not_matter(problem):
+    X, y = problem
+    plain = INCASelector(k_min=2, k_max=6, random_state=0).fit(X, y)
+    with config_context(transform_output="pandas"):
+        selector = INCASelector(k_min=2, k_max=6, random_state=0).fit(X, y)
+    np.testing.assert_array_equal(selector.ranking_, plain.ranking_)
+    np.testing.assert_array_equal(selector.losses_, plain.losses_)
 
 
 def test_one_class_is_refused(problem):

@@ -5,6 +5,7 @@ import pytest
 from classifiers.small_clips import EMOTIONS, QUICK, make_clips
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_hex
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
@@ -80,6 +81,27 @@ def test_unpaired_numbers_may_differ(fitted, clips):
     assert {m: len(p) for m, p in display.embedding.items()} == {"visual": 12, "audio": 40}
     names = [t.get_text() for t in display.legend_.get_texts()]
     assert names == ["faces (12)", "voices (40)", *EMOTIONS]
+
+
+class Frame:
+    """As little of a data frame as they all have in common."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self.values, dtype)
+
+
+def test_features_in_a_frame_are_read_too(fitted, table, clips, monkeypatch):
+    expected = AlignedSpaceDisplay.from_estimator(fitted, table, clips[2]).embedding
+    transform = FDANClassifier.transform
+    monkeypatch.setattr(FDANClassifier, "transform", lambda self, X: Frame(transform(self, X)))
+    with config_context(transform_output="pandas"):
+        embedding = AlignedSpaceDisplay.from_estimator(fitted, table, clips[2]).embedding
+    for modality, points in expected.items():
+        assert type(embedding[modality]) is np.ndarray
+        np.testing.assert_array_equal(embedding[modality], points)
 
 
 def test_one_modality(fitted, clips):

@@ -1,5 +1,6 @@
 import gc
 import pickle
+import threading
 import urllib.error
 import weakref
 from contextlib import nullcontext
@@ -176,9 +177,15 @@ def test_small_network_takes_default_for_random():
 
 
 @pytest.mark.parametrize("weights", [None, "DEFAULT"])
-def test_callable(weights):
-    network = nn.Flatten()
-    assert make_backbone(lambda: (network, 48), weights) == (network, 48)
+def test_of_a_callable_a_copy_is_taken(weights):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(48, 5))
+    one, n_features = make_backbone(lambda: (network, 5), weights)
+    other, _ = make_backbone(lambda: (network, 5), weights)
+    assert n_features == 5
+    theirs = {id(p) for net in (network, other) for p in net.parameters()}
+    assert theirs.isdisjoint(map(id, one.parameters()))
+    images = torch.rand(2, 3, 4, 4)
+    assert torch.equal(one(images), network(images))
 
 
 # errors
@@ -187,6 +194,43 @@ def test_callable(weights):
 def test_unknown_name():
     with pytest.raises(ValueError, match=r"backbone='resnet19' is unknown; choose one of resnet18"):
         make_backbone("resnet19", weights=None)
+
+
+class _Locked(nn.Flatten):
+    def __init__(self):
+        super().__init__()
+        self.lock = threading.Lock()
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (nn.Flatten, r"backbone=Flatten: it must return .*\(network, 512\); .* a Flatten\.$"),
+        (lambda: (nn.Flatten, 48), r"it returned the class Flatten and 48\.$"),
+        (lambda: (nn.Flatten(), "48"), r"it returned a Flatten and '48'\.$"),
+        (lambda: (nn.Flatten(), 0), r"it returned a Flatten and 0\.$"),
+        (lambda: None, r"it returned a NoneType\.$"),
+        (lambda: (_Locked(), 48), r"its _Locked can't be copied with copy\.deepcopy"),
+    ],
+)
+def test_what_a_callable_must_return(function, message):
+    with pytest.raises(ValueError, match=message):
+        make_backbone(function)
+
+
+@pytest.mark.parametrize(
+    ("network", "found"),
+    [
+        (nn.Flatten(), r"\(2, 48\)"),
+        (nn.Identity(), r"\(2, 3, 4, 4\)"),
+        (nn.Sequential(nn.Flatten(), nn.LSTM(48, 7)), "a tuple"),
+    ],
+)
+def test_a_callable_must_keep_its_word(network, found):
+    backbone, _ = make_backbone(lambda: (network, 7))
+    for n in (1, 2):
+        with pytest.raises(ValueError, match=rf"gives {found} for 2 images, .* of 7 features"):
+            embed(backbone, torch.rand(n, 3, 4, 4))
 
 
 @pytest.mark.parametrize("name", ["cnn", lambda: (nn.Flatten(), 48)])

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from persistence import small_models as small
-from skfdan.persistence import _folder, load_pretrained, save_pretrained
+from skfdan.persistence import ModelError, _folder, load_pretrained, save_pretrained
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +35,90 @@ def test_an_empty_folder_will_do(models, tmp_path, overwrite):
     (tmp_path / "model").mkdir()
     models[0].save_pretrained(tmp_path / "model", overwrite=overwrite)
     assert len(load_pretrained(tmp_path / "model").history_) == 1
+
+
+def test_an_empty_folder_is_filled_and_stays(models, tmp_path, monkeypatch):
+    """It may be where a disk is mounted, or where a shell stands."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    number = folder.stat().st_ino
+    models[0].save_pretrained(".")
+    assert folder.stat().st_ino == number
+    assert os.listdir(tmp_path) == ["model"]
+    assert sorted(os.listdir()) == ["README.md", "config.json", "model.safetensors"]
+    assert len(load_pretrained(".").history_) == 1
+    with pytest.raises(FileExistsError, match=r"'\.' is the current folder"):
+        models[1].save_pretrained(".", overwrite=True)
+    monkeypatch.chdir(tmp_path)
+    models[1].save_pretrained(folder, overwrite=True)
+    assert len(load_pretrained(folder).history_) == 2
+
+
+def test_a_crash_while_an_empty_folder_is_filled_leaves_no_half_model(
+    models, tmp_path, monkeypatch
+):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    with monkeypatch.context() as patch:
+        calls = count_steps(patch)
+        models[0].save_pretrained(folder)
+        n_steps = len(calls)
+    whole = 0
+    for stop_at in range(n_steps):
+        shutil.rmtree(folder)
+        folder.mkdir()
+        with monkeypatch.context() as patch:
+            count_steps(patch, stop_at)
+            with pytest.raises(Crash):
+                models[0].save_pretrained(folder)
+        if (folder / "config.json").exists():
+            whole += 1
+            assert len(load_pretrained(folder).history_) == 1
+        else:
+            with pytest.raises(ModelError, match=r"there is no config\.json"):
+                load_pretrained(folder)
+    assert 0 < whole < n_steps
+
+
+def test_a_filling_that_fails_takes_back_what_it_gave(models, tmp_path, monkeypatch):
+    (tmp_path / "model").mkdir()
+    own = os.rename
+
+    def rename(source, target):
+        if str(source).endswith("config.json"):
+            raise OSError("no")
+        own(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_folder.os, "rename", rename)
+        with pytest.raises(OSError, match="no"):
+            models[0].save_pretrained(tmp_path / "model")
+    assert os.listdir(tmp_path / "model") == []
+    models[0].save_pretrained(tmp_path / "model")
+
+
+def test_a_place_is_tried_without_a_trace(models, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    models[0].save_pretrained(tmp_path / "model")
+    before = sorted(tmp_path.rglob("*"))
+    for name in ("a/b/model", "empty", "model"):
+        _folder.check_place(tmp_path / name)
+        assert sorted(tmp_path.rglob("*")) == before
+    for name in ("file/model", "file/a/model", "a/" + "b" * 300):
+        with pytest.raises(OSError, match="file|long"):
+            _folder.check_place(tmp_path / name)
+        assert sorted(tmp_path.rglob("*")) == before
+
+    def busy(source, target):
+        raise OSError(16, "Device or resource busy")
+
+    # As of a folder on which a disk is mounted.
+    monkeypatch.setattr(_folder.os, "rename", busy)
+    with pytest.raises(OSError, match="busy"):
+        _folder.check_place(tmp_path / "model")
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_model_is_replaced_only_if_that_is_meant(models, tmp_path):

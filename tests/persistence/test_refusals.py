@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from persistence import small_models as small
-from skfdan import FDANClassifier
+from skfdan import FDANClassifier, make_table
 from skfdan.classifiers import TFMixClassifier
 from skfdan.persistence import ModelError, _format, load_pretrained, save_pretrained
 from skfdan.preprocessing import MelSpectrogram
@@ -231,6 +231,81 @@ def test_a_stranger_who_knows_how_to_compute_check_sums(change, message, model):
     with pytest.raises(ModelError, match=message) as refusal:
         load_pretrained(model)
     assert str(refusal.value).startswith(repr(str(model)))
+
+
+def rewrite(model, change):
+    """Change tensors and config together."""
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(model / "model.safetensors")
+    config = json.loads((model / "config.json").read_text())
+    change(tensors, config["model"]["state"]["history"])
+    save_file(tensors, model / "model.safetensors")
+    raw = (model / "model.safetensors").read_bytes()
+    weights = {"sha256": hashlib.sha256(raw).hexdigest(), "size": len(raw)}
+    edit(model, lambda c: c.update(model=config["model"], weights=weights))
+
+
+def test_epochs_that_the_file_does_not_have(model):
+    def announce(tensors, history):
+        for key in history["columns"]:
+            history["columns"][key] = False
+            tensors[f"history.{key}.epochs"] = torch.tensor([0])
+        history["epochs"] = 4_000_000
+
+    rewrite(model, announce)
+    with pytest.raises(ModelError, match="announces 4000000 epochs"):
+        load_pretrained(model)
+
+
+def test_epochs_without_numbers(model):
+    def announce(tensors, history):
+        history["columns"]["epoch"] = False
+        tensors["history.epoch.epochs"] = torch.tensor([0])
+        history["epochs"] = 9
+
+    rewrite(model, announce)
+    with pytest.raises(ModelError, match="announces 9 epochs"):
+        load_pretrained(model)
+
+
+def test_what_takes_much_is_refused_before_it_is_made(tmp_path, monkeypatch):
+    columns = ColumnTransformer(
+        [
+            ("one", MelSpectrogram(duration=0.5), ["audio"]),
+            ("two", MelSpectrogram(duration=0.5), ["audio"]),
+        ]
+    )
+    columns.fit(make_table(audio=[None]))
+    folder = save_pretrained(columns, tmp_path / "model")
+
+    def filters(config, **changes):
+        config["model"]["params"]["transformers"][0][1]["params"].update(changes)
+
+    for n_fft, n_mels in ((2**20, 8192), (2**14, 129)):
+        edit(folder, lambda c, a=n_fft, b=n_mels: filters(c, n_fft=a, n_mels=b))
+        with pytest.raises(ModelError, match=rf"n_fft={n_fft}, n_mels={n_mels}"):
+            load_pretrained(folder)
+    edit(folder, lambda c: filters(c, n_fft=2048, n_mels=128, n_jobs=10**6))
+    with pytest.raises(ModelError, match=r"MelSpectrogram\(n_jobs=1000000\)"):
+        load_pretrained(folder)
+    edit(folder, lambda c: filters(c, n_jobs=None))
+    for value in (10**6, "3", True):
+        edit(folder, lambda c, value=value: params(c).update(n_jobs=value))
+        with pytest.raises(ModelError, match=r"ColumnTransformer\(n_jobs="):
+            load_pretrained(folder)
+
+    # One that is possible is kept, but nothing is started for it.
+    edit(folder, lambda c: params(c).update(n_jobs=2))
+    fits, own = [], ColumnTransformer.fit_transform
+
+    def fit_transform(self, *args, **kwargs):
+        fits.append(self.n_jobs)
+        return own(self, *args, **kwargs)
+
+    monkeypatch.setattr(ColumnTransformer, "fit_transform", fit_transform)
+    assert load_pretrained(folder).n_jobs == 2
+    assert fits == [None]
 
 
 def test_layers_stop_when_they_are_more_than_the_file_has_tensors(model, monkeypatch):

@@ -52,6 +52,18 @@ def test_answers_come_back_as_they_are(tmp_path, monkeypatch):
     assert (large == 7).all()
 
 
+def test_nothing_of_the_current_folder_is_imported(tmp_path, monkeypatch):
+    (tmp_path / "json.py").write_text("open('ran', 'w')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*(p for p in sys.path if p), "/somewhere"])
+    with _workers._LOCK:
+        _workers._IDLE.clear()  # ended at exit
+    path, safe = isolated(lambda path: (sys.path, sys.flags.safe_path))("a")
+    assert path == sys.path
+    assert safe
+    assert not (tmp_path / "ran").exists()
+
+
 def test_printing_and_reading_do_not_disturb():
     def chatty(path):
         print("printed", flush=True)

@@ -17,8 +17,8 @@ def served(monkeypatch):
     """Put something in the place of Gradio and uvicorn; return what was to be served."""
     seen = SimpleNamespace(sockets=[], local=None, folder=None, app=None)
 
-    def make_app(gradio, reader, folder, *, local):
-        seen.reader, seen.folder, seen.local = reader, folder, local
+    def make_app(gradio, reader, folder, *, local, hosts):
+        seen.reader, seen.folder, seen.local, seen.hosts = reader, folder, local, hosts
         assert os.environ["GRADIO_TEMP_DIR"] == str(folder)
         assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
         assert os.environ["GRADIO_RUN_HISTORY"] == "False"
