@@ -86,8 +86,14 @@ def run(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     from skfdan.cli._predictor import Predictor
-    from skfdan.cli._scores import by_group, confusion, scores
+    from skfdan.cli._scores import SCORES, by_group, confusion, scores
 
+    own = arguments.groups in ("clips", *SCORES) or arguments.groups.startswith("recall_")
+    if arguments.csv and own:
+        raise ValueError(
+            f"--groups {arguments.groups}: the csv table has a column of that name of its own; "
+            "give the corpus's column another name, or use --json."
+        )
     predictor = Predictor(arguments.model, arguments.modality, arguments.jobs)
     rows = _rows(data, predictor)
     y = np.asarray(data.target)[rows].astype(str)
@@ -186,7 +192,9 @@ def _predict(data: Bunch, rows: np.ndarray, predictor: Predictor) -> tuple[np.nd
 def _facts(model: str) -> dict:
     """Return what the model's maker says about it."""
     if model.startswith("hf://"):
-        return {"corpora": None, "protocol": None}
+        from skfdan.persistence._hub import load_facts
+
+        return load_facts(model.removeprefix("hf://"))
     from skfdan.persistence._folder import find_model
     from skfdan.persistence._format import CONFIG, read_config
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from skfdan.cli._shared import OK, PROBLEMS, add_command, add_jobs, show
+from skfdan.cli._shared import NOUNS, OK, PROBLEMS, add_command, add_jobs, show, tell
 
 if TYPE_CHECKING:
     from skfdan.cli._predictor import Predictor
@@ -30,8 +30,8 @@ examples:
   find clips -name "*.wav" | skfdan predict model - --csv > emotions.csv
 
 exit codes:
-  0 every file predicted, 1 some could not be, 2 wrong usage or no model,
-  130 interrupted"""
+  0 every file predicted, 1 some could not be, or of some only the voice or only the
+  face could be read, 2 wrong usage or no model, 130 interrupted"""
 
 
 def add(commands) -> None:
@@ -75,11 +75,17 @@ def run(arguments: argparse.Namespace) -> int:
     form = {True: _Text, arguments.csv: _Csv, arguments.json: _Json}[True](predictor)
     n = n_bad = 0
     for files in chunks(_files(arguments.files)):
-        for file, p, error in zip(files, *predictor.files(files), strict=True):
+        probabilities, errors, left_out = predictor.files(files)
+        for file, p, error in zip(files, probabilities, errors, strict=True):
             form.add(file, p, error)
-            n += 1
-            n_bad += error is not None
         form.flush()
+        for (modality, row), reason in left_out.items():
+            tell(
+                f"skfdan: warning: {files[row]}: the {NOUNS[modality]} could not be read and is "
+                f"left out: {reason}"
+            )
+        n += len(files)
+        n_bad += sum(error is not None for error in errors) + len(left_out)
     if not n:
         raise ValueError("the list of files on the standard input is empty.")
     form.end()

@@ -77,11 +77,7 @@ class Predictor:
                 f"{folder!r} holds a {type(model).__name__} and no classifier at its end."
             )
         if not steps:
-            # It decoded paths itself, or never saw any.
-            own = vars(self.classifier)
-            columns = [
-                (m, own.get(f"{m}_transformer") or default_transformer(m), [m]) for m in MODALITIES
-            ]
+            columns = [(m, _decoder(self.classifier, m, folder), [m]) for m in MODALITIES]
             steps = [ColumnTransformer(columns).fit(make_table(visual=[None], audio=[None]))]
         self.prepare = make_pipeline(*steps)
         self.transformers = list(_cell_transformers(self.prepare))
@@ -135,9 +131,11 @@ class Predictor:
         """Emotions."""
         return [str(label) for label in self.classifier.classes_]
 
-    def files(self, files: Sequence[str]) -> tuple[np.ndarray, list[str | None]]:
+    def files(
+        self, files: Sequence[str]
+    ) -> tuple[np.ndarray, list[str | None], dict[tuple[str, int], str]]:
         """Predict some files; see :meth:`table`."""
-        return self._predict(self._as_table(files))[:2]
+        return self.table(self._as_table(files))
 
     def file(self, file: str) -> Answer:
         """Predict one file as :meth:`files` does, and tell what was read of it."""
@@ -220,6 +218,35 @@ class Predictor:
         if len(good):
             probabilities[good] = self.classifier.predict_proba(_safe_indexing(prepared, good))
         return probabilities, errors, reports
+
+
+def _decoder(clf: ModalityClassifier, modality: str, folder: str) -> Any:
+    """Return what a classifier that was saved alone decodes files with, as far as that is known."""
+    params, spec = clf.get_params(deep=False), clf._specs.get(modality)
+    name, default = f"{modality}_transformer", default_transformer(modality)
+    if params.get(name) is not None:
+        return params[name]
+    if spec is None:
+        return default
+    remedy = (
+        "Save the pipeline with its transformer, save_pretrained(make_pipeline(transformer, "
+        f"classifier), folder), or fit the classifier on paths with {name}=..."
+    )
+    # The default decoders make pictures; whoever reads files is fitted on a table of their paths.
+    pictures = spec.kind == "image" and spec.uint8 is (modality == "visual")
+    if name not in params or not pictures or clf.n_features_in_ != len(clf._columns):
+        raise ModelError(
+            f"{folder!r} holds a {type(clf).__name__} alone, which was trained on arrays of "
+            f"{modality}, and not what makes such arrays of files. {remedy}"
+        )
+    warnings.warn(
+        f"{folder!r} holds a {type(clf).__name__} alone and does not say what its {modality} was "
+        f"prepared with: {default!r} is taken. If that is not what it was trained on, its scores "
+        f"mean nothing. {remedy}",
+        UserWarning,
+        stacklevel=3,
+    )
+    return default
 
 
 def _modality(transformer: CellTransformer) -> str:

@@ -30,9 +30,10 @@ def serve(model, *, host="127.0.0.1", port=None, modality=None):
 
     Nothing leaves the machine: neither server nor page ask for anything elsewhere, and the
     page's content security policy forbids it. Clips lie in a temporary folder until they
-    are replaced or the page is closed, for an hour at most; the folder is removed at the
-    end. A clip may have 200 MB, its decoding may take 60 s, and
-    :class:`skfdan.preprocessing.DecodeLimits` apply. One clip is predicted at a time.
+    are replaced or the page is closed, for about an hour at most; the folder is removed at
+    the end. No other file is read, whatever a request names. A clip may have 200 MB, its
+    decoding may take 60 s, and :class:`skfdan.preprocessing.DecodeLimits` apply. One clip is
+    predicted at a time.
 
     Parameters
     ----------

@@ -19,7 +19,7 @@ def _run(*arguments: str):
         capsys.readouterr()
         try:
             words = [a.replace("TMP", str(c.tmp)) for a in arguments]
-            model = str(c.model) if "MODEL" in words else ""
+            model = str(c.model_of_voices) if "MODEL" in words else ""
             code = main([word.replace("MODEL", model) for word in words])
         except SystemExit as end:
             code = end.code
@@ -67,6 +67,15 @@ def _port_taken(c: Case):
         _run("demo", "--model", "MODEL", "--port", str(other.getsockname()[1]))(c)
 
 
+def _file_above(c: Case):
+    (c.tmp / "file").touch()
+    _run("train", "TMP", "--out", "TMP/file/model")(c)
+
+
+def _arrays_alone(c: Case):
+    _run("predict", str(c.model), "a.wav")(c)
+
+
 FOUR = ("anger/ann_1.wav", "anger/ann_2.wav", "fear/ann_1.wav", "fear/ann_2.wav")
 TRAIN = ("train", "TMP/clips", "--out", "TMP/model", "--quick")
 
@@ -80,6 +89,8 @@ CASES = {
     "`skfdan tarin`": _run("tarin"),
     "`skfdan train` without a corpus": _run("train", "--out", "TMP/model"),
     "`skfdan train` into a folder that is taken": _taken,
+    "`skfdan train --cache` in the folder of the model": _run(*TRAIN, "--cache", "TMP/model/cache"),
+    "`skfdan train` into a folder that can't be made": _file_above,
     "`skfdan train --holdout 20`": _run(*TRAIN, "--holdout", "20"),
     "`skfdan train --lr -1`": _with_clips(
         *FOUR, then=_run(*TRAIN, "--lr", "-1", "--holdout", "0.5")
@@ -94,6 +105,7 @@ CASES = {
     ),
     "`skfdan predict` with a model that is not there": _run("predict", "TMP/none", "a.wav"),
     "`skfdan predict` with a folder that is no model": _run("predict", "TMP", "a.wav"),
+    "`skfdan predict` with a classifier of arrays alone": _arrays_alone,
     "`skfdan predict` of a list without files": _no_list,
     "`skfdan predict --modality visual` with a model of voices": _run(
         "predict", "MODEL", "a.wav", "--modality", "visual"

@@ -119,6 +119,12 @@ class Shared:
 
         return save_pretrained(self.vectors, self._folder / "model")
 
+    @cached_property
+    def model_of_voices(self) -> Path:
+        """A saved model that knows what makes its spectrograms of files."""
+        clf = fdan(audio_transformer=mel()).fit(self.data.voices, self.data.y)
+        return clf.save_pretrained(self._folder / "voices")
+
 
 class Case:
     """What one case gets: the shared data, a folder of its own, pytest's helpers."""

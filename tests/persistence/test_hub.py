@@ -120,6 +120,17 @@ def test_push_asks_for_one_commit_with_the_card_and_the_message(stub, classifier
 
 
 @needs_hub
+def test_what_its_maker_says_is_read_as_of_a_folder(stub, classifier):
+    from skfdan.cli._evaluate import _facts
+
+    persistence.push_to_hub(
+        classifier, REPO, token=WRITE, corpora="Corpus of the test.", protocol="none"
+    )
+    found = {"corpora": "Corpus of the test.", "protocol": "none", "scores": None}
+    assert _facts(f"hf://{REPO}") == found
+
+
+@needs_hub
 def test_push_to_a_branch_creates_it_and_leaves_main(stub, classifier, saved):
     stub.add(REPO, {"notes.txt": b"mine"})
     persistence.push_to_hub(classifier, REPO, token=WRITE, revision="v2")

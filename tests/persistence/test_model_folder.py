@@ -107,7 +107,7 @@ def test_a_place_is_tried_without_a_trace(models, tmp_path, monkeypatch):
         _folder.check_place(tmp_path / name)
         assert sorted(tmp_path.rglob("*")) == before
     for name in ("file/model", "file/a/model", "a/" + "b" * 300):
-        with pytest.raises(OSError, match="file|long"):
+        with pytest.raises(OSError, match=r"file|long"):
             _folder.check_place(tmp_path / name)
         assert sorted(tmp_path.rglob("*")) == before
 
