@@ -211,6 +211,7 @@ def test_no_file_of_the_machine_is_read(start, clips, tmp_path):
     assert "anger" in visitor.show(own)
 
 
+@pytest.mark.long
 def test_the_page_itself_checks_too(start, tmp_path):
     """What would be read of a request that got through."""
     server = start(guarded=False)
@@ -271,7 +272,10 @@ def test_what_nobody_follows_up_goes(start, clips):
     assert "the clip is no longer there; choose or record it again" in visitor.show(path)
 
 
-@pytest.mark.parametrize("host", ["127.0.1.1", "::1", "localhost"])
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.1.1", *(pytest.param(h, marks=pytest.mark.long) for h in ("::1", "localhost"))],
+)
 def test_the_address_it_listens_at_is_answered(start, host):
     try:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
