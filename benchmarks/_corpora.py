@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from skfdan.preprocessing._networks import content_digest
 from skfdan.table import as_cells, is_missing, make_table, modality_columns
 
 #: Table of voices, words and faces -> corpora that it can be run on, and what their loaders
@@ -121,23 +122,11 @@ class Corpus:
             digest.update(f"{self.ids[row]}\t{self.y[row]}\t{self.groups[row]}".encode())
             visual, audio, *words = self.table.iloc[row]
             if audio is not None:
-                digest.update(_content_of(audio).encode())
+                digest.update(content_digest(Path(audio)).encode())
             if visual is not None:
                 digest.update(np.ascontiguousarray(visual).data)
             digest.update("".join(words).encode())
         return digest.hexdigest()[:16]
-
-
-def _content_of(file: str) -> str:
-    status = os.stat(file)
-    return _digest(os.path.abspath(file), status.st_size, status.st_mtime_ns)
-
-
-@functools.cache
-def _digest(file: str, size: int, changed: int) -> str:
-    # The voices count in every row's cells, and each state of a file is read once a process.
-    with open(file, "rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def parse_faces(text: str) -> tuple[str, str]:

@@ -33,8 +33,8 @@ COLUMNS = (
     "verbose_feature_names_out",
 )
 WORDS = ("drop", "passthrough")
-#: Of our own, what has learned nothing, or knows how to store what it has.
-STORED = (ModalityClassifier, CellTransformer, TextEmbedding)
+#: Transformers of cells, which learn nothing but the form of their input.
+CELLS = (CellTransformer, TextEmbedding)
 NODE = ("class", "params", "state", "output")
 
 
@@ -44,7 +44,7 @@ def known_classes() -> dict[str, type]:
     for package in (skfdan.classifiers, skfdan.preprocessing):
         for name in package.__all__:
             cls = getattr(package, name)
-            if isinstance(cls, type) and issubclass(cls, STORED):
+            if isinstance(cls, type) and issubclass(cls, (ModalityClassifier, *CELLS)):
                 found[name] = cls
     return found
 
@@ -52,7 +52,11 @@ def known_classes() -> dict[str, type]:
 def form(estimator: Any) -> dict:
     """Return what a fitted estimator knows of its input."""
     names = getattr(estimator, "feature_names_in_", None)
-    return {
+    known = {
         "n_features_in": int(estimator.n_features_in_),
         "names": None if names is None else names.tolist(),
     }
+    if isinstance(estimator, CELLS):
+        # Those that take no matrix do not say so.
+        known["cells"] = getattr(estimator, "input_is_cells_", True)
+    return known

@@ -15,13 +15,20 @@ from sklearn.pipeline import Pipeline
 from skfdan.classifiers.base import ModalityClassifier
 from skfdan.persistence._checks import check_params, is_n_jobs
 from skfdan.persistence._format import ModelError, check_keys
-from skfdan.persistence._known import COLUMNS, LEARNED, NODE, PIPELINE, WORDS, form, known_classes
+from skfdan.persistence._known import (
+    CELLS,
+    COLUMNS,
+    LEARNED,
+    NODE,
+    PIPELINE,
+    WORDS,
+    form,
+    known_classes,
+)
 from skfdan.persistence._network import decode_network
 from skfdan.persistence._state import decode_state
 from skfdan.persistence._tensorfile import TensorFile
 from skfdan.persistence._values import decode
-from skfdan.preprocessing import TextEmbedding
-from skfdan.preprocessing._base import CellTransformer
 
 _MAX_FEATURES = 2**20
 
@@ -77,25 +84,19 @@ class Reader:
             own_code = {"backbone", "arch"} & given
             decode_network(estimator, state, prefix, self._file, trusted=bool(own_code))
             return estimator
-        if isinstance(estimator, CellTransformer):
+        if isinstance(estimator, CELLS):
             estimator._check_parameters()
             if state is None:
                 return estimator
             learned = ("cells",)
-        elif isinstance(estimator, TextEmbedding):
-            estimator._check_parameters()
-            if state is None:
-                return estimator
-            learned = ()
         else:
             learned = LEARNED[cls]
         check_keys(state, ("n_features_in", "names", *learned), f"the state of {cls.__name__}")
         if learned == ("cells",) and type(state["cells"]) is not bool:
             raise ModelError(f"{cls.__name__} was fitted on {state['cells']!r:.60}")
-        cells = state.get("cells", isinstance(estimator, TextEmbedding))
-        estimator.fit(_example(state, cells))
-        if isinstance(estimator, CellTransformer):
-            if (form(estimator) | {"cells": estimator.input_is_cells_}) != state:
+        estimator.fit(_example(state, state.get("cells", False)))
+        if isinstance(estimator, CELLS):
+            if form(estimator) != state:
                 raise ModelError(f"{cls.__name__} can't have been fitted on what it says")
             return estimator
         for name in learned:

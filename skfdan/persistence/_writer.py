@@ -13,12 +13,11 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from skfdan.classifiers.base import ModalityClassifier
-from skfdan.persistence._known import COLUMNS, LEARNED, PIPELINE, WORDS, form, known_classes
+from skfdan.persistence._known import CELLS, COLUMNS, LEARNED, PIPELINE, WORDS, form, known_classes
 from skfdan.persistence._network import encode_network
 from skfdan.persistence._state import Tensors, encode_state
 from skfdan.persistence._values import Unstorable, encode
-from skfdan.preprocessing import BackboneEmbedding, FrameEmbedding, TextEmbedding
-from skfdan.preprocessing._base import CellTransformer
+from skfdan.preprocessing import BackboneEmbedding, FrameEmbedding
 
 #: What belongs to a machine or a session and not to a model.
 _LOCAL = ("cache_dir", "checkpoint_dir", "callbacks")
@@ -42,7 +41,7 @@ class Writer:
         elif cls is ColumnTransformer:
             params, state = self._columns(estimator, path)
         else:
-            if not issubclass(cls, (CellTransformer, TextEmbedding)):
+            if not issubclass(cls, CELLS):
                 check_is_fitted(estimator)
             params = {
                 name: self._param(cls, name, value, path)
@@ -92,9 +91,7 @@ class Writer:
         if not hasattr(estimator, "n_features_in_"):
             return None
         shape = form(estimator)
-        if isinstance(estimator, CellTransformer):
-            return shape | {"cells": estimator.input_is_cells_}
-        if isinstance(estimator, TextEmbedding):
+        if isinstance(estimator, CELLS):
             return shape
         if getattr(estimator, "add_indicator", False):
             raise TypeError("SimpleImputer(add_indicator=True) can't be stored.")

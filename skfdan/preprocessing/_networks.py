@@ -308,7 +308,7 @@ def _quiet(transformers: Any) -> Iterator[None]:
 
 
 def content_digest(place: Path) -> str:
-    """Return the hash of a file of weights, or of what is in the folder of a model."""
+    """Return the hash of a file, or of what is in the folder of a model."""
     if place.is_file():
         return _file_digest(place)
     digest = hashlib.sha256()
@@ -322,7 +322,7 @@ def _file_digest(path: Path) -> str:
     return _digest_of(str(path.resolve()), status.st_size, status.st_mtime_ns)
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=2**16)
 def _digest_of(path: str, size: int, changed: int) -> str:
     # Of half a gigabyte it takes a second, so each state of a file is hashed once in a process.
     with open(path, "rb") as file:
