@@ -768,7 +768,8 @@ def test_other_weights_in_the_same_place_are_another_fit(tmp_path):
         torch.manual_seed(seed)
         torch.save(torchvision.models.resnet18().state_dict(), file)
         os.utime(file, ns=(seed, seed))
-        network = {"backbone": "resnet18", "weights": file, "max_epochs": 1, "input_size": 32}
+        network = {"backbone": "resnet18", "backbone_trainable": False, "weights": file}
+        network |= {"max_epochs": 1, "input_size": 32}
         clf = _fdan(**network, checkpoint_dir=tmp_path / "ck" / "{fit}").fit(X, y)
         found.append(clf.history_[-1]["train_loss"])
         assert found[-1] == _fdan(**network).fit(X, y).history_[-1]["train_loss"]
