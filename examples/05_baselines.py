@@ -84,9 +84,9 @@ def mel_statistics(cells):
 #
 # `fidelity` says how close to its publication a method can be: *exact* (every fact is public),
 # *partial* (the method is, some settings are not), *reconstructed* (details had to be guessed)
-# or *style* (only the idea is public). It speaks of a class with its defaults, which are the
-# published settings. Here all networks are far smaller: 6 to 20 epochs, random weights,
-# 32 pixels.
+# or *style* (only the idea is public). It speaks of a class with its defaults: the published
+# settings where there are any, and each docstring marks what was decided here. In this notebook all
+# networks are far smaller: 6 to 20 epochs, random weights, 32 pixels.
 #
 # FDAN and MISA learn from the faces of the training speakers too. Tested are voices alone, for
 # everyone.
@@ -237,7 +237,7 @@ _ = ConfusionMatricesDisplay.from_predictions(clips.target, predictions)
 # ## On your corpus
 #
 # - Replace `clips` by what a loader returns (`load_ravdess`, `load_folder`, ...), and the sizes
-#   by the published ones: that is what the classifiers' defaults are.
+#   by the classifiers' defaults.
 # - Several seeds a fold show how much of a difference is luck; one was taken here for
 #   time's sake.
 # - `benchmarks/run.py` in the repository does all this on RAVDESS, SAVEE and MELD, with the

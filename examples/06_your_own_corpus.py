@@ -195,9 +195,10 @@ print("mean ± sd over 4 folds of 2 unseen speakers each, seed 0; chance UAR 0.2
 pd.DataFrame(table.values(), index=[f"class_weight={weight!r}" for weight in table])
 
 # %% [markdown]
-# Two means that lie closer together than their ± say nothing about which is better: ask your
-# own corpus, with more clips than these. The same predictions, speaker by speaker, tell whom the
-# model fails on:
+# The ± are spreads between folds that are hard or easy for both models, so ± that overlap do not
+# show that two models are alike. Compare them fold by fold or speaker by speaker, on your own
+# corpus, with more clips than these. The same predictions, speaker by speaker, tell whom the model
+# fails on:
 
 # %%
 predicted = np.empty_like(y[readable])

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skfdan.table import MODALITIES, SKIP, TEXT, is_blank, is_missing
+from skfdan.table import MODALITIES, SKIP, TEXT, as_frame, is_blank, is_missing
 from skfdan.utils._table_html import bytes_text, label_text, summary_html
 
 __all__ = ["TableSummary", "summarize_table"]
@@ -174,6 +174,7 @@ def summarize_table(
         y = table.get("target") if y is None else y
         groups = table.get("groups") if groups is None else groups
         table = table["table"]
+    table = as_frame(table)
     if not isinstance(table, pd.DataFrame):
         raise TypeError(
             "summarize_table takes a modality table or what a loader returned (a Bunch with a "

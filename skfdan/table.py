@@ -105,9 +105,39 @@ def as_cells(cells: Iterable[Any]) -> np.ndarray:
     return column
 
 
+def as_labels(values: Any) -> Any:
+    """Return a list of words as an array if any is missing, other labels or groups as they are.
+
+    NumPy would make the word "nan" of what is missing, a class or speaker as any other.
+    """
+    if not isinstance(values, (list, tuple)):
+        return values
+    cells = np.asarray(values, dtype=object)
+    words = any(isinstance(cell, (str, bytes)) for cell in cells.flat)
+    return cells if words and any(is_missing(cell) for cell in cells.flat) else values
+
+
+def check_groups(groups: Any) -> np.ndarray:
+    """Return groups as an array; refuse one that is missing."""
+    groups = np.asarray(as_labels(groups))
+    lacking = np.flatnonzero([is_missing(group) for group in groups])
+    if len(lacking):
+        raise ValueError(
+            f"groups is missing (NaN or None) in row {lacking[0]}; give every row one."
+        )
+    return groups
+
+
 def is_blank(cell: Any) -> bool:
     """Tell whether a cell of the column text is missing, or a transcript without a word."""
     return is_missing(cell) or (isinstance(cell, str) and not cell.strip())
+
+
+def as_frame(table: Any) -> Any:
+    """Return a table of polars or pyarrow as one of pandas, anything else as it is."""
+    if isinstance(table, pd.DataFrame) or not hasattr(table, "to_pandas"):
+        return table
+    return table.to_pandas() if hasattr(table, "columns") else table  # a column stays one
 
 
 def modality_columns(table: pd.DataFrame) -> tuple[str, ...]:
@@ -136,6 +166,7 @@ def modality_columns(table: pd.DataFrame) -> tuple[str, ...]:
     >>> modality_columns(make_table(audio=["a.wav"], text=["I am fine."]))
     ('visual', 'audio', 'text')
     """
+    table = as_frame(table)
     if not isinstance(table, pd.DataFrame):
         raise TypeError(
             f"modality_columns takes a modality table, a DataFrame, not {type(table).__name__}; "
@@ -197,7 +228,7 @@ def make_table(
             raise ValueError(
                 f"make_table: {name}={cells!r} is a single {what}; give a list, {name}=[{cells!r}]."
             )
-        if isinstance(cells, pd.DataFrame):
+        if isinstance(as_frame(cells), pd.DataFrame):
             raise ValueError(
                 f"make_table: {name}= takes one column, not a frame; give {name}=frame[{name!r}]."
             )
@@ -299,13 +330,13 @@ def stack_modalities(
                     f"{len(values)} entries; they must be equal in number."
                 )
         tables.append(table)
-        labels.append(np.asarray(y))
+        labels.append(np.asarray(as_labels(y)))
         if (labels[0].dtype.kind in "UOST") != (labels[-1].dtype.kind in "UOST"):
             raise ValueError(
                 f"stack_modalities: {sources[0][0]} labels are {labels[0].dtype} and {name} labels "
                 f"{labels[-1].dtype}; name the emotions alike in both."
             )
-        groups.append(None if not rest or rest[0] is None else np.asarray(rest[0]))
+        groups.append(None if not rest or rest[0] is None else np.asarray(as_labels(rest[0])))
         kinds = {g.dtype.kind in "UOST" for g in groups if g is not None}
         if len(kinds) > 1:
             raise ValueError(
@@ -374,6 +405,7 @@ def unpair(
     """
     from sklearn.utils import column_or_1d  # here, so that `import skfdan` stays quick
 
+    table = as_frame(table)
     if not isinstance(table, pd.DataFrame):
         raise TypeError(
             f"unpair: the table must be a modality table, a DataFrame, not {type(table).__name__}; "
@@ -390,8 +422,8 @@ def unpair(
     for modality in present:
         if list(table.columns).count(modality) > 1:
             raise ValueError(f"unpair: the table has several columns {modality!r}; keep one.")
-    y = column_or_1d(np.asarray(y))
-    groups = None if groups is None else column_or_1d(np.asarray(groups))
+    y = column_or_1d(np.asarray(as_labels(y)))
+    groups = None if groups is None else column_or_1d(np.asarray(as_labels(groups)))
     for what, values in (("y", y), ("groups", groups)):
         if values is not None and len(values) != len(table):
             raise ValueError(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,7 +16,7 @@ import pandas as pd
 from sklearn.utils import Bunch
 
 from ..preprocessing._frames import _PICTURES
-from ..table import make_table
+from ..table import is_blank, make_table
 
 #: Emotion names that every corpus is mapped to.
 EMOTIONS = (
@@ -44,12 +46,18 @@ SYNONYMS = {
 #: Suffixes by which files are told apart; what is in them is asked when they are read.
 AUDIO_SUFFIXES = frozenset(
     {".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".aif", ".aiff", ".au"}
-    | {".wma", ".amr"}
+    | {".wma", ".amr", ".sph"}
 )
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".avi", ".flv", ".mkv", ".mov", ".webm", ".mpg", ".mpeg", ".wmv", ".3gp"}
 )
 IMAGE_SUFFIXES = frozenset(_PICTURES)  # in frame folders too
+
+#: Why a link of a clone whose files were never fetched is left out.
+DANGLING = (
+    "is a link that leads nowhere: run `git annex get` in a clone of git-annex or DataLad, or "
+    "copy what it names"
+)
 
 #: What a corpus makes of one path below its root: (clip id, role, fields) for a
 #: file of the scheme, a sentence that says why it is none, or None for a file that
@@ -57,10 +65,16 @@ IMAGE_SUFFIXES = frozenset(_PICTURES)  # in frame folders too
 Parse = Callable[[PurePosixPath], tuple[str, str, dict[str, Any]] | str | None]
 
 
+def composed(text: str) -> str:
+    """Return a text in Unicode's form NFC: macOS stores accents of file names apart."""
+    return unicodedata.normalize("NFC", text)
+
+
 def canonical_emotion(name: str) -> str:
     """Return the toolkit's name of an emotion; an unknown word is returned as it is."""
-    word = name.strip().lower()
-    return SYNONYMS.get(word, word if word in EMOTIONS else name.strip())
+    name = composed(name.strip())
+    word = name.lower()
+    return SYNONYMS.get(word, word if word in EMOTIONS else name)
 
 
 class Report:
@@ -77,6 +91,14 @@ class Report:
     def files(self) -> list[str]:
         """The files of the report, in the order of their addition."""
         return [file for file, _, _ in self._rows]
+
+    def unreadable(self) -> str:
+        """Say what could not be opened; empty if everything could."""
+        found = [(file, reason) for file, stage, reason in self._rows if stage == "open"]
+        if not found:
+            return ""
+        file, reason = found[0]
+        return f" {len(found)} of its files or folders can't be read: {file!r} {reason}."
 
     def to_frame(self) -> pd.DataFrame:
         """Return the rows as a frame with the columns file, stage and reason."""
@@ -105,22 +127,41 @@ def check_root(root: str | os.PathLike, corpus: str) -> Path:
     return folder
 
 
-def read_csv(path: Path, columns: Iterable[str], corpus: str) -> pd.DataFrame:
+def _dialect(path: Path) -> dict[str, Any]:
+    """Tell what separates the fields: Excel in Europe takes semicolons, and may say so above."""
+    with open(path, encoding="utf-8-sig") as file:
+        first = file.readline()
+        header = first if first.strip() else next(filter(str.strip, file), "")
+    told = re.fullmatch(r'"?sep=(.)"?\n?', first)
+    if told:
+        return {"sep": told[1], "skiprows": 1}
+    others = [mark for mark in ";\t" if mark in header]
+    return {"sep": others[0] if len(others) == 1 and "," not in header else ","}
+
+
+def read_csv(
+    path: Path, columns: Iterable[str], corpus: str, optional: Iterable[str] = ()
+) -> pd.DataFrame:
     """Read a csv file as text and check its columns.
 
     Everything is read as text, and only an empty field is missing: a transcript
-    may well be the word "None" or "NA".
+    may well be the word "None" or "NA". Names of ``columns``, which must be there, and of
+    ``optional`` are matched without regard to case. Rows without any word are passed over.
     """
+    columns = list(columns)
     unreadable = UnicodeDecodeError, pd.errors.EmptyDataError, pd.errors.ParserError
     try:
+        dialect = _dialect(path)
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
             # Where rows end in a comma, pandas would take the first column for an index.
             frame = pd.read_csv(
-                path, dtype=str, keep_default_na=False, na_values=[""], index_col=False
+                path, dtype=str, keep_default_na=False, na_values=[""], index_col=False, **dialect
             )
             # As they stand there: of two equal ones pandas gives the second another name.
-            names = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False)
+            names = pd.read_csv(
+                path, header=None, nrows=1, dtype=str, keep_default_na=False, **dialect
+            )
     except unreadable as error:
         raise ValueError(
             f"{corpus}: {str(path)!r} cannot be read as a UTF-8 csv file: {error}"
@@ -130,28 +171,46 @@ def read_csv(path: Path, columns: Iterable[str], corpus: str) -> pd.DataFrame:
             f"{corpus}: rows of {str(path)!r} have more fields than its header has names; name "
             "each column, and quote fields that hold commas."
         ) from None
-    frame.columns = [str(c).strip() for c in frame.columns]
-    names = names.iloc[0].str.strip()
+    known = {name.casefold(): name for name in (*columns, *optional)}
+
+    def name_of(column: Any) -> str:
+        column = str(column).strip()
+        return known.get(column.casefold(), column)
+
+    frame.columns = [name_of(c) for c in frame.columns]
+    names = names.iloc[0].map(name_of)
     twice = names[names.duplicated() & (names != "")].tolist()
     if twice:
-        raise ValueError(f"{corpus}: {str(path)!r} has several columns {twice[0]!r}; rename them.")
+        raise ValueError(
+            f"{corpus}: {str(path)!r} has several columns {twice[0]!r}; rename them. Neither case "
+            "nor spaces tell them apart."
+        )
     missing = [c for c in columns if c not in frame.columns]
     if missing:
+        hint = " Its header must separate all names by one mark: commas, semicolons or tabs."
         raise ValueError(
             f"{corpus}: {str(path)!r} lacks the column(s) {missing}; it has "
             f"{list(frame.columns)}. Pass the corpus's own csv file, or rename the columns."
+            + (hint if any(mark in name for name in frame.columns for mark in ";\t") else "")
         )
-    return frame
+    return frame[~frame.map(is_blank).all(axis=1)].reset_index(drop=True)
 
 
 def walk(root: Path, report: Report, frame_folders: bool = False) -> Iterator[PurePosixPath]:
-    """Yield the files below a folder, sorted, and report what is hidden.
+    """Yield the files below a folder, sorted, and report what is hidden or can't be opened.
 
     With ``frame_folders``, a folder with images is one item instead of its images.
     """
     seen = set()
+
+    def refused(error: OSError) -> None:
+        if str(error.filename) == str(root):
+            reason = f"{error.strerror}; mend its rights, or pass another folder"
+            raise OSError(error.errno, reason, error.filename)
+        report.add(error.filename, "open", f"is a folder that can't be read: {error.strerror}")
+
     # Corpora are often put together from links to several disks.
-    for folder, subfolders, names in os.walk(root, followlinks=True):
+    for folder, subfolders, names in os.walk(root, onerror=refused, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:
             report.add(folder, "name", "a link to a folder that is already indexed")
@@ -169,10 +228,15 @@ def walk(root: Path, report: Report, frame_folders: bool = False) -> Iterator[Pu
         if images:
             yield here
         for name in sorted(set(names) - images):
+            file = root / here / name
             if name.startswith("."):
-                report.add(root / here / name, "name", "hidden file of a system or a tool")
-            else:
+                report.add(file, "name", "hidden file of a system or a tool")
+            elif os.path.exists(file):
                 yield here / name
+            elif os.path.islink(file):
+                report.add(file, "open", DANGLING)
+            else:
+                report.add(file, "open", "can't be reached; mend the rights of its folder")
 
 
 def _is_image(name: str) -> bool:
@@ -261,7 +325,7 @@ def check_found(rows: Sequence | pd.DataFrame, root: Path, report: Report, schem
     found = f"found, for example, {files[:5]}" if files else "the folder is empty"
     raise FileNotFoundError(
         f"No file below {str(root)!r} fits {scheme}; {found}. Check that this is the corpus's "
-        "folder and that its archives are unpacked."
+        f"folder and that its archives are unpacked.{report.unreadable()}"
     )
 
 

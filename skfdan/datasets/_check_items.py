@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from sklearn.utils import Bunch
 
-from ..table import MODALITIES, SKIP, is_missing, make_table
+from ..table import MODALITIES, SKIP, TEXT, as_frame, is_blank, is_missing, make_table
 from ._base import AUDIO_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES, Report, check_root, walk
 
 
@@ -41,8 +41,9 @@ def read_arguments(
     corpus: Any, y: Any, groups: Any, split: Any, report: Any
 ) -> tuple[pd.DataFrame, list | None, list | None, list | None, pd.DataFrame]:
     """Return (table, y, groups, split, report), from the Bunch where they are not given."""
+    corpus = as_frame(corpus)
     if isinstance(corpus, Mapping) and "table" in corpus:
-        table, frame = corpus["table"], corpus.get("frame")
+        table, frame = as_frame(corpus["table"]), corpus.get("frame")
         y = corpus.get("target") if y is None else y
         groups = corpus.get("groups") if groups is None else groups
         report = corpus.get("report") if report is None else report
@@ -83,18 +84,19 @@ def _plain(value: Any) -> Any:
 def table_items(
     table: pd.DataFrame, y: list | None, groups: list | None, split: list | None
 ) -> tuple[list[Item], list[int]]:
-    """Return the cells that are not missing, and the rows that have none.
+    """Return the cells that are not missing, and the rows that have none, nor words.
 
     Rows with a cell to skip are neither: classifiers leave them out.
     """
+    words = table[TEXT] if TEXT in table.columns else [None] * len(table)
     items, empty = [], []
-    for row in range(len(table)):
+    for row, text in enumerate(words):
         known = [None if v is None else v[row] for v in (y, groups, split)]
         cells = {m: table[m].iloc[row] for m in MODALITIES if m in table.columns}
-        if any(cell is SKIP for cell in cells.values()):
+        if any(cell is SKIP for cell in (text, *cells.values())):
             continue
         cells = {m: cell for m, cell in cells.items() if not is_missing(cell)}
-        if not cells:
+        if not cells and is_blank(text):
             empty.append(row)
         items += [Item(row, m, cell, *known, len(cells) == 1) for m, cell in cells.items()]
     return items, empty

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ._base import AUDIO_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from ._base import AUDIO_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES, composed
 from ._check_items import Item, loose_items
 from ._examine import Facts
 
@@ -72,6 +72,8 @@ class Problems:
             elif stage == "media" and not os.path.exists(file):
                 # A path was named by somebody; a clip's id stands in the corpus's own list.
                 kind, severity = "missing", None if os.path.dirname(file) else "warning"
+            elif stage == "open":
+                kind = "broken" if os.path.exists(file) else "missing"
             self.add("loader", kind, reason, file=file, severity=severity)
         return loose_items(files)
 
@@ -89,17 +91,16 @@ class Problems:
 def compare(decoded: list[tuple[Item, Facts]], found: Problems) -> None:
     """Report rows that hold the same sound or the same pictures as an earlier one."""
     copies: dict[tuple[str, str], list[tuple[Item, Facts]]] = defaultdict(list)
+    files: dict[str, list[tuple[Item, Facts]]] = defaultdict(list)
     for item, fact in decoded:
         copies[item.modality, fact.content].append((item, fact))
+        if fact.file is not None:
+            files[fact.file].append((item, fact))
+    _compare_across(files, found)
     for (modality, _), members in copies.items():
         if len(members) < 2:
             continue
-        differ = []
-        for name in ("label", "group", "split"):
-            values = {getattr(item, name) for item, _ in members} - {None}
-            if len(values) > 1:
-                some = ", ".join(sorted(map(str, values))[:3])
-                differ.append(f"{'speaker' if name == 'group' else name} ({some})")
+        differ = _differences(members)
         first, known = members[0]
         what = "sound" if modality == "audio" else "pictures"
         for item, fact in members[1:]:
@@ -120,6 +121,36 @@ def compare(decoded: list[tuple[Item, Facts]], found: Problems) -> None:
             )
 
 
+def _differences(members: list[tuple[Item, Facts]]) -> list[str]:
+    """Say in what else than their content rows differ."""
+    differ = []
+    for name in ("label", "group", "split"):
+        values = {getattr(item, name) for item, _ in members} - {None}
+        if len(values) > 1:
+            some = ", ".join(sorted(map(str, values))[:3])
+            differ.append(f"{'speaker' if name == 'group' else name} ({some})")
+    return differ
+
+
+def _compare_across(files: dict[str, list[tuple[Item, Facts]]], found: Problems) -> None:
+    """Report files that are the voice of one row and the face of another.
+
+    Rows of one label, speaker and split are what ``unpair`` makes of a clip, and no problem.
+    """
+    for members in files.values():
+        first, _ = members[0]
+        other = next((m for m in members if m[0].modality != first.modality), None)
+        if other is None or other[0].row == first.row:
+            continue  # copies within a modality are compare's to tell
+        item, differ = other[0], _differences([members[0], other])
+        if differ:
+            detail = (
+                f"the same file is the {first.modality} cell of row {first.row} {first.file}; "
+                f"differs in {', '.join(differ)}"
+            )
+            found.add("compare", "duplicate", detail, file=item.file, row=item.row)
+
+
 def check_labels(y: list | None, speakers: list | None, found: Problems) -> None:
     """Report rows without label, labels of one row, and names that may mean the same."""
     for row, label in enumerate(y or []):
@@ -132,10 +163,14 @@ def check_labels(y: list | None, speakers: list | None, found: Problems) -> None
         alike = defaultdict(Counter)
         for name in names or []:
             if isinstance(name, str):
-                alike[re.sub(r"[\s_-]+", " ", name).strip().casefold()][name] += 1
+                plain = composed(re.sub(r"[\s_-]+", " ", name).strip())
+                alike[plain.casefold()][name] += 1
         for counts in alike.values():
             if len(counts) > 1:
                 some = ", ".join(f"{name!r} ({n} rows)" for name, n in counts.items())
-                detail = f"{what} that differ in case, spaces, hyphens or underscores alone: {some}"
+                detail = (
+                    f"{what} that differ in case, spaces, hyphens, underscores or the Unicode form "
+                    f"of accents alone: {some}"
+                )
                 rarest, _ = counts.most_common()[-1]  # the most likely slip
                 found.add("label", "alike names", detail, row=names.index(rarest))

@@ -56,7 +56,9 @@ class Facts:
     size : tuple (width, height) or None
         Of the first picture.
     peak : float or None
-        Highest level in dBFS, each channel's mean taken off.
+        Highest level in dBFS of the mix of all channels, its mean taken off.
+    channel_peak : float or None
+        The same of the loudest channel.
     clipped : float
         Share of the samples that are cut off at full scale.
     truncated : str or None
@@ -69,6 +71,7 @@ class Facts:
     rate: int | None = None
     size: tuple[int, int] | None = None
     peak: float | None = None
+    channel_peak: float | None = None
     clipped: float = 0.0
     truncated: str | None = None
 
@@ -204,22 +207,32 @@ def _sound(path: str, limits: DecodeLimits) -> Facts:
     samples, rate = media.read_audio(path, mono=False, limits=limits)
     # The mean of equal channels is each of them: a mono file and its stereo copy are the
     # same sound. Adding 0 makes -0 and 0 one.
-    mono = samples.mean(axis=1, dtype=np.float32) + np.float32(0)
+    mono = samples.mean(axis=1, dtype=np.float32)
+    mono += 0
     return Facts(
         content=_digest({"rate": rate}, mono),
         file=_file_digest(path),
         seconds=len(samples) / rate,
         rate=int(rate),
         truncated=_missing_sound(path, len(samples), limits),
-        **_loudness(samples),
+        **_loudness(samples, mono),
     )
 
 
-def _loudness(samples: np.ndarray) -> dict[str, float]:
-    """Measure peak and clipping of samples of shape (n, channels)."""
-    peak = max(float(np.abs(c - c.mean(dtype=np.float64)).max()) for c in samples.T)
-    level = 20 * float(np.log10(peak)) if peak > 0 else -np.inf
-    return {"peak": level, "clipped": clipped_share(samples)}
+def _loudness(samples: np.ndarray, mono: np.ndarray) -> dict[str, float]:
+    """Measure peaks and clipping of samples of shape (n, channels) and of their mix."""
+    return {
+        "peak": _peak(mono),
+        "channel_peak": max(map(_peak, samples.T)),
+        "clipped": clipped_share(samples),
+    }
+
+
+def _peak(samples: np.ndarray) -> float:
+    """Return the highest level in dBFS, the mean taken off, without a copy of the samples."""
+    mean = float(samples.mean(dtype=np.float64))
+    peak = max(float(samples.max()) - mean, mean - float(samples.min()))
+    return 20 * float(np.log10(peak)) if peak > 0 else -np.inf
 
 
 def _missing_sound(path: str, n_samples: int, limits: DecodeLimits) -> str | None:
@@ -323,11 +336,12 @@ def _array(cell: Any, modality: str) -> Facts | Failure:
         samples = media.full_scale(array, "the cell")
     except media.MediaError as error:
         return Failure("broken", error.problem)
+    samples = samples.astype(np.float32)
     return Facts(
         content=content,
         seconds=len(array) / float(rate),
         rate=int(rate),
-        **_loudness(samples.astype(np.float32)[:, None]),
+        **_loudness(samples[:, None], samples),
     )
 
 

@@ -135,8 +135,9 @@ def check_corpus(
         Longer clips are too long: acted and cut utterances last 1 to 15 s, so more is
         mostly an uncut recording, in which one label cannot hold throughout.
     silence_db : float, default=-60.0
-        A sound is silent if no sample comes above this level in dBFS, the channel's mean
-        taken off. -60 dBFS are 33 steps of 16 bits: the noise of a recording without speech.
+        A sound is silent if no sample of the mean of its channels, which is what the
+        transformers hear, comes above this level in dBFS, its own mean taken off. -60 dBFS are
+        33 steps of 16 bits: the noise of a recording without speech.
     quiet_db : float, default=-50.0
         Likewise for quiet sounds. The quietest of RAVDESS's 1,440 takes peaks at -47 dBFS.
     clipped_share : float, default=0.001
@@ -176,7 +177,7 @@ def check_corpus(
     =============  ========  ==============================================================
     missing        error     there is no such file, or a row has no cell at all
     broken         error     it cannot be decoded (in time), or holds samples that are not
-                             finite
+                             finite; a folder that cannot be read
     too large      error     it exceeds ``limits``, so that the transformers refuse it
     no sound       error     the file of an audio cell holds none
     no pictures    error     the file of a visual cell holds none
@@ -184,7 +185,8 @@ def check_corpus(
                              video that lacks a tenth of its frames)
     silent         error     see ``silence_db``
     duplicate      error     two rows hold the same sound, or the same pictures, and differ
-                             in speaker, label or split; a warning if they do not
+                             in speaker, label or split; a warning if they do not. One file
+                             as voice and face of two rows, only if they differ
     quiet          warning   see ``quiet_db``
     clipped        warning   see ``clipped_share``
     too short      warning   see ``min_seconds``
@@ -192,8 +194,8 @@ def check_corpus(
     unlabelled     warning   no label: a row's is missing, or the loader found none
     left out       warning   the loader left it out for another reason
     rare emotion   warning   one row alone: it cannot be trained and tested on
-    alike names    warning   emotions, or speakers, whose names differ in case, spaces, hyphens
-                             or underscores alone, and so may be one
+    alike names    warning   emotions, or speakers, whose names differ in case, spaces, hyphens,
+                             underscores or the Unicode form of accents alone, and so may be one
     mixed rates    warning   sound files differ in their sampling rate, which tells a model
                              where a clip comes from, even after resampling
     =============  ========  ==============================================================
@@ -255,7 +257,7 @@ def check_corpus(
     found = Problems()
     items, empty = table_items(table, y, groups, split)
     for row in empty:
-        found.add("read", "missing", "the row has neither a visual nor an audio cell", row=row)
+        found.add("read", "missing", "the row has neither a face, a voice nor words", row=row)
     loose = found.add_report(report)
     items += loose
     if not items and not len(table):
@@ -285,6 +287,12 @@ def check_corpus(
         if fact.peak is not None and fact.peak < quiet_db:
             kind = "silent" if fact.peak < silence_db else "quiet"
             level = "digital silence" if np.isinf(fact.peak) else f"peak {fact.peak:.1f} dBFS"
+            # A channel beside an empty one loses 6 dB.
+            if fact.channel_peak > fact.peak + 20:
+                level += (
+                    f"; its channels, with a peak of {fact.channel_peak:.1f} dBFS, cancel each "
+                    "other when they are mixed: keep one"
+                )
             found.add("content", kind, level, **item.place)
         if fact.peak is None or fact.peak >= silence_db:
             sounding.append((item, fact))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -148,14 +149,21 @@ def _npz_rows(path: Path) -> pd.DataFrame:
     return _array_rows(path, images, labels, names, split)
 
 
-def _parse(path: PurePosixPath) -> tuple[str, str, dict[str, Any]] | str:
+def _parse(path: PurePosixPath, root: Path) -> tuple[str, str, dict[str, Any]] | str:
     if path.suffix.lower() not in IMAGE_SUFFIXES:
         return "not an image"
-    emotion = canonical_emotion(path.parent.name)
+    # The folder that is passed may be that of one part.
+    folder = (root / path).parent
+    emotion = canonical_emotion(folder.name)
     if emotion not in LABELS:
-        return f"its folder {path.parent.name!r} is no emotion of {sorted(LABELS)}"
-    part = SPLITS.get(path.parent.parent.name.lower())
+        return f"its folder {folder.name!r} is no emotion of {sorted(LABELS)}"
+    part = SPLITS.get(folder.parent.name.lower())
     return path.with_suffix("").as_posix(), "image", {"emotion": emotion, "split": part}
+
+
+def _holds_pixels(path: Path) -> bool:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return "pixels" in file.readline().lower()
 
 
 def _find(root: str | os.PathLike) -> Path:
@@ -166,7 +174,11 @@ def _find(root: str | os.PathLike) -> Path:
             raise ValueError(f"FER2013: {str(path)!r} is neither a csv nor an npz file.")
         return path
     path = check_root(path, "FER2013")
-    files = sorted(p for p in path.iterdir() if p.suffix.lower() in (".csv", ".npz"))
+    entries = [p for p in path.iterdir() if not p.name.startswith(".")]
+    files = sorted(p for p in entries if p.suffix.lower() in (".csv", ".npz"))
+    if any(canonical_emotion(p.name) in LABELS or p.name.lower() in SPLITS for p in entries):
+        # Beside a tree of images, a csv file may be a list of something else.
+        files = [p for p in files if p.suffix.lower() == ".npz" or _holds_pixels(p)]
     if len(files) > 1:
         raise ValueError(
             f"FER2013: {str(path)!r} holds several files, {[p.name for p in files]}. Pass the "
@@ -244,7 +256,8 @@ def load_fer2013(
     elif path.suffix.lower() == ".npz" and path.is_file():
         rows = _npz_rows(path)
     else:
-        rows = index_takes(path, _parse, report, corpus="FER2013", visual=("image",), audio=())
+        parse = partial(_parse, root=path.absolute())
+        rows = index_takes(path, parse, report, corpus="FER2013", visual=("image",), audio=())
     check_found(rows, path, report, SCHEME)
     return make_bunch(
         rows.assign(speaker="fer2013-" + rows["clip"]),

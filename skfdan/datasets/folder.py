@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
+import warnings
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -16,12 +18,15 @@ from sklearn.utils import Bunch
 from ..table import TEXT, is_blank
 from ._base import (
     AUDIO_SUFFIXES,
+    DANGLING,
+    EMOTIONS,
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
     Report,
     canonical_emotion,
     check_found,
     check_root,
+    composed,
     index_takes,
     make_bunch,
     read_csv,
@@ -32,6 +37,11 @@ ROLES = {
     **dict.fromkeys(VIDEO_SUFFIXES, "video"),
     **dict.fromkeys(IMAGE_SUFFIXES, "image"),
 }
+
+#: Columns of a manifest that have a meaning.
+COLUMNS = ("visual", "audio", "emotion", "speaker", "clip", "corpus", "split", TEXT)
+#: What a column of speakers may be called by others.
+_SPEAKERS = re.compile(r"(speakers?|spk|actor|subject|participant|person|talker)(id|name|no|nr)?")
 
 SCHEME = "emotion folders, e.g. anger/clip1.wav"
 
@@ -67,10 +77,10 @@ def _parse(
         return "neither sound, nor video, nor an image"
     if len(path.parts) < 2:
         return "not in an emotion's folder"
-    clip = path.with_suffix("").as_posix()
+    clip = composed(path.with_suffix("").as_posix())
     speaker = clip
     if pattern is not None:
-        speaker = _find_speaker(path.as_posix(), pattern)
+        speaker = _find_speaker(composed(path.as_posix()), pattern)
         if speaker is None:
             return f"speaker_pattern={pattern.pattern!r} finds no speaker in it"
     return clip, role, {"speaker": speaker, "emotion": canonical_emotion(path.parts[0])}
@@ -88,12 +98,18 @@ def _speakers_of_rows(rows: pd.DataFrame, modalities: list[str], path: Path, pat
     """Find the speakers of a manifest without a column of them in the names of its files."""
     speakers = []
     for i, cells in enumerate(rows[modalities].itertuples(index=False)):
-        names = [name for name in cells if isinstance(name, str)]
+        names = [composed(c).replace("\\", "/") for c in cells if isinstance(c, str)]
         found = [s for name in names if (s := _find_speaker(name, pattern)) is not None]
         if not found:
             raise ValueError(
                 f"folder: speaker_pattern={pattern.pattern!r} finds no speaker in the files of "
                 f"data row {i + 1} of {str(path)!r}: {names}. Mend it, or give a column 'speaker'."
+            )
+        if len(set(found)) > 1:
+            raise ValueError(
+                f"folder: speaker_pattern={pattern.pattern!r} finds the speakers {found[0]!r} and "
+                f"{found[1]!r} in the files of data row {i + 1} of {str(path)!r}: {names}. A row "
+                "is one clip of one speaker: mend the pattern, or make two rows of it."
             )
         speakers.append(found[0])
     return speakers
@@ -103,7 +119,7 @@ def _manifest_rows(
     path: Path, report: Report, text: str | None, pattern: re.Pattern | None
 ) -> tuple[pd.DataFrame, bool, str | None]:
     """Rows of a manifest, whether it names speakers, and its column of transcripts."""
-    rows = read_csv(path, ["emotion"], "folder")
+    rows = read_csv(path, ["emotion"], "folder", COLUMNS if text is None else (*COLUMNS, text))
     if text is not None and text not in rows.columns:
         if text != TEXT:
             raise ValueError(
@@ -121,13 +137,16 @@ def _manifest_rows(
         raise ValueError(f"folder: {str(path)!r} has a header but no data row.")
     for column in rows.columns.intersection(["emotion", "speaker", "clip"]):
         # One person with and without a space would be two, in training and in the test.
-        rows[column] = rows[column].str.strip().replace("", None)
+        rows[column] = rows[column].str.strip().str.normalize("NFC").replace("", None)
         if rows[column].isna().any():
             row = int(rows[column].isna().to_numpy().argmax())
             raise ValueError(
                 f"folder: data row {row + 1} of {str(path)!r} has no {column}. Fill it in, or "
                 "remove the row."
             )
+    for column in modalities:
+        # A blank cell would be the manifest's folder, and the faces in it.
+        rows[column] = rows[column].where(~rows[column].map(is_blank), None)
     if "corpus" in rows:
         rows["corpus"] = rows["corpus"].str.strip().replace("", None)
     if "clip" not in rows:
@@ -148,15 +167,24 @@ def _manifest_rows(
             "find; leave out one of them."
         )
     if not known:
+        alike = [c for c in rows.columns if _SPEAKERS.fullmatch(re.sub(r"[\W_]", "", c).lower())]
+        if alike and pattern is None:
+            warnings.warn(
+                f"folder: {str(path)!r} has no column 'speaker', so every clip is a group of its "
+                f"own. If its column {alike[0]!r} tells who speaks, rename it 'speaker'.",
+                UserWarning,
+                stacklevel=3,
+            )
         known = pattern is not None
         rows["speaker"] = (
             _speakers_of_rows(rows, modalities, path, pattern) if known else rows["clip"]
         )
     rows["emotion"] = rows["emotion"].map(canonical_emotion)
     named = rows[modalities].notna().any(axis=1)
+    taken: dict[str, tuple[int, str]] = {}
     for modality in ("visual", "audio"):
         names = rows[modality] if modality in modalities else [None] * len(rows)
-        rows[modality] = _existing_files(modality, names, path, report)
+        rows[modality] = _existing_files(modality, names, path, report, taken)
     # A row that names no file may be words alone; one whose files are gone is damaged.
     wordless = pd.Series(True, index=rows.index)
     if text is not None:
@@ -173,29 +201,94 @@ def _manifest_rows(
 
 
 def _beside(manifest: Path, name: str) -> str:
-    """Return the path that a manifest names, without the spaces around it if it has none."""
-    file = manifest.parent / name
-    return str(file if file.exists() else manifest.parent / name.strip())
+    """Return the path that a manifest names, as it is written there or as it is on disk.
+
+    The spaces around a name belong to it where a file has them; other systems write
+    slashes backwards, or accents in another Unicode form.
+    """
+    plain = name.strip()
+    slashed = plain.replace("\\", "/")
+    forms = (unicodedata.normalize(form, slashed) for form in ("NFC", "NFD"))
+    for written in (name, plain, slashed, *forms):
+        if os.path.exists(file := manifest.parent / written):
+            return str(file)
+    return str(manifest.parent / plain)
 
 
-def _existing_files(modality: str, names: Iterable[Any], path: Path, report: Report) -> list:
+def _existing_files(
+    modality: str,
+    names: Iterable[Any],
+    path: Path,
+    report: Report,
+    taken: dict[str, tuple[int, str]],
+) -> list:
+    """Return the files of a column that exist; ``taken`` holds whose they are, across columns."""
     files: list[str | None] = []
-    rows: dict[str, int] = {}
     for row, name in enumerate(names, start=1):
-        file = None if pd.isna(name) else _beside(path, name)
-        if file in rows:
+        if pd.isna(name):
+            files.append(None)
+            continue
+        file = _beside(path, name)
+        there = os.path.exists(file)
+        # One row may take face and voice from one video.
+        real = os.path.realpath(file) if there else file
+        first, other = taken.setdefault(real, (row, modality))
+        if first != row:
+            what, how = f"the {modality} file", "Remove one row."
+            if other != modality:
+                what = "the file"
+                how = f"One has it as {other}, one as {modality}; make them one row."
             raise ValueError(
-                f"folder: {str(path)!r} names the {modality} file {name!r} in the data rows "
-                f"{rows[file]} and {row}. One recording in two rows ends up on both sides of a "
-                "split. Remove one row."
+                f"folder: {str(path)!r} names {what} {name!r} in the data rows {first} and {row}. "
+                f"One recording in two rows ends up on both sides of a split. {how}"
             )
-        if file is not None:
-            rows[file] = row
-        if file is not None and not os.path.exists(file):
-            report.add(file, "media", f"data row {row} names this {modality} file; there is none")
+        if modality == "audio" and os.path.isdir(file):
+            raise ValueError(
+                f"folder: data row {row} of {str(path)!r} names the folder {name!r} as its audio. "
+                "Name the sound file in it; only frames of a face may be a folder."
+            )
+        if not there:
+            reason = DANGLING if os.path.islink(file) else "there is none"
+            report.add(file, "media", f"data row {row} names this {modality} file; {reason}")
             file = None
         files.append(file)
     return files
+
+
+def _check_levels(rows: pd.DataFrame, root: Path, report: Report) -> None:
+    """Refuse a tree whose emotions are deeper folders; warn of one class that is no emotion."""
+    folders = [PurePosixPath(clip).parts[:-1] for clip in rows["clip"]]
+    first = sorted({names[0] for names in folders})
+
+    def known(name: str) -> bool:
+        return canonical_emotion(name) in EMOTIONS
+
+    if any(map(known, first)):
+        return
+    deeper = next(((f, i) for f in folders for i, name in enumerate(f) if known(name)), None)
+    if deeper is not None:
+        names, depth = deeper
+        raise ValueError(
+            f"folder: {str(root)!r} has folders {first[:3]}, none of which is an emotion, but "
+            f"{names[depth]!r} below {'/'.join(names[:depth])!r} is one. Emotions must be the "
+            f"first folders: pass {str(root.joinpath(*names[:depth]))!r}, or write a csv manifest, "
+            "which can name split and speaker too."
+        )
+    if len(first) == 1:
+        csv = _manifest_in(report)
+        warnings.warn(
+            f"folder: all clips below {str(root)!r} are of one class, {first[0]!r}, after their "
+            "only folder; a classifier needs two. "
+            + (f"If {csv!r} lists them, pass it." if csv else "Sort them into emotion folders."),
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def _manifest_in(report: Report) -> str | None:
+    """Return a csv file among those that were left out."""
+    csvs = (f for f in report.files if f.lower().endswith(".csv"))
+    return next((f for f in csvs if not os.path.basename(f).startswith(".")), None)
 
 
 def load_folder(
@@ -214,7 +307,8 @@ def load_folder(
         A folder whose sub-folders are named after emotions (``anger/clip1.wav``), or a csv
         manifest with the columns visual and/or audio (paths relative to the manifest's
         folder, empty where missing) and emotion; the columns speaker, clip, corpus, split and
-        text have a meaning too, and any other column is carried along in the frame.
+        text have a meaning too, and any other column is carried along in the frame. Case does
+        not count in these names. Fields are separated by commas, semicolons or tabs.
     emotions : list of str, dict of str to (str or None), or None, default=None
         None keeps all. A list keeps those emotions. A dict renames emotions, drops those
         whose value is None and keeps the others. Common words have been mapped before:
@@ -260,17 +354,27 @@ def load_folder(
         If the path is a file, and its name does not end in ``.csv``.
     ValueError
         If a manifest lacks a column (that of ``text=`` too) or value, a file or clip is there
-        twice, an emotion is unknown or nothing is left.
+        twice, a row has two speakers, an emotion is unknown or nothing is left; if folders of
+        emotions lie in others, such as ``train/happy``.
+
+    Warns
+    -----
+    UserWarning
+        If a manifest has no column speaker, but one such as ``actor`` or ``Speaker_ID``; if the
+        only folder has no emotion's name.
 
     Notes
     -----
     In emotion folders, files are told apart by their suffix: sound (.wav, .flac, .mp3, .ogg, .oga,
-    .opus, .m4a, .aac, .aif, .aiff, .au, .wma, .amr), video (.mp4, .m4v, .avi, .flv, .mkv, .mov,
-    .webm, .mpg, .mpeg, .wmv, .3gp) and pictures (.jpg, .jpeg, .png, .bmp, .webp, .tif, .tiff, .pgm,
-    .ppm). Others are in the report. A manifest may name files of any suffix.
+    .opus, .m4a, .aac, .aif, .aiff, .au, .wma, .amr, .sph), video (.mp4, .m4v, .avi, .flv, .mkv,
+    .mov, .webm, .mpg, .mpeg, .wmv, .3gp) and pictures (.jpg, .jpeg, .png, .bmp, .webp, .tif,
+    .tiff, .pgm, .ppm). Others are in the report. A manifest may name files of any suffix.
 
     Every picture of an emotion folder is a clip of its own. A folder of a clip's frames is one
     row only where a manifest names it: otherwise frames of a clip train and are tested.
+
+    Names of emotions, speakers and clips are put into Unicode's form NFC: macOS writes accents
+    of file names in another.
 
     References
     ----------
@@ -328,6 +432,13 @@ def load_folder(
                     f"folder: speaker_pattern={speaker_pattern!r} finds no speaker in any clip, "
                     f"e.g. {unnamed.iloc[0]!r}. It is searched for in the path below the folder."
                 )
+        if len(rows):
+            _check_levels(rows, path, report)
+        elif (csv := _manifest_in(report)) is not None:
+            raise FileNotFoundError(
+                f"No file below {str(path)!r} fits {SCHEME}, but there is {csv!r}. If it is a "
+                f"manifest, pass it: load_folder({csv!r}).{report.unreadable()}"
+            )
     check_found(rows, path, report, SCHEME)
     labels = sorted(rows["emotion"].unique())
     descr = DESCR.format(

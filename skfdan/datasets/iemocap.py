@@ -328,6 +328,7 @@ def load_iemocap(
             f"IEMOCAP: {len(rows)} utterances are labelled, but there is no sound such as "
             f"Session1/sentences/wav/<dialogue>/{rows['clip'].iloc[0]}.wav below {str(root)!r}. "
             "Unpack it there, or pass media='optional' to load the transcripts alone."
+            f"{report.unreadable()}"
         )
     if media == "require":
         for clip in rows["clip"][silent]:

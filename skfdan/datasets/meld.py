@@ -98,14 +98,15 @@ _CONTROLS = {
 
 def _parse(path: PurePosixPath) -> tuple[str, str, dict[str, Any]] | str | None:
     suffix = path.suffix.lower()
-    if path.suffix == ".csv" and _CSV.fullmatch(path.stem):
+    if suffix == ".csv" and _CSV.fullmatch(path.stem):
         return None
     if suffix != ".mp4" and suffix not in AUDIO_SUFFIXES:
         return "neither an mp4, nor a sound file, nor a file of annotations"
     match = _MEDIA.fullmatch(path.stem)
     if not match:
         return "the name is not dia{D}_utt{U}"
-    split = next((SPLIT_FOLDERS[p] for p in reversed(path.parts) if p in SPLIT_FOLDERS), None)
+    folders = [part.lower() for part in path.parts]
+    split = next((SPLIT_FOLDERS[p] for p in reversed(folders) if p in SPLIT_FOLDERS), None)
     if split is None:
         return f"no folder says which split it is; known are {list(SPLIT_FOLDERS)}"
     dialogue, utterance = map(int, match.groups())
@@ -117,9 +118,10 @@ def _find_csvs(root: Path, split: str | Sequence[str] | None) -> dict[str, Path]
     for name in wanted:
         check_option("split", name, SPLITS)
     found: dict[str, Path] = {}
-    for path in map(root.joinpath, walk(root, Report())):
+    report = Report()
+    for path in map(root.joinpath, walk(root, report)):
         match = _CSV.fullmatch(path.stem)
-        if not match or path.suffix != ".csv" or match[1] not in wanted:
+        if not match or path.suffix.lower() != ".csv" or match[1] not in wanted:
             continue
         if match[1] in found:
             raise ValueError(
@@ -133,7 +135,7 @@ def _find_csvs(root: Path, split: str | Sequence[str] | None) -> dict[str, Path]
         raise FileNotFoundError(
             f"MELD: no {', '.join(f'{n}_sent_emo.csv' for n in missing)} below {str(root)!r}; "
             f"found {sorted(p.name for p in root.iterdir())[:5]}. Pass the folder that holds "
-            "the corpus's csv files."
+            f"the corpus's csv files.{report.unreadable()}"
         )
     return {name: found[name] for name in SPLITS if name in found}
 
@@ -266,7 +268,7 @@ def load_meld(
         raise FileNotFoundError(
             f"MELD: {len(rows)} utterances are annotated, but there are no media such as "
             f"train_splits/dia0_utt0.mp4 below {str(root)!r}. Unpack the media there, or pass "
-            "media='optional' to load the transcripts alone."
+            f"media='optional' to load the transcripts alone.{report.unreadable()}"
         )
     if media == "require":
         for clip in rows.loc[bare, "clip"]:

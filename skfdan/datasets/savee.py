@@ -75,7 +75,8 @@ def _parse(path: PurePosixPath, root: Path) -> tuple[str, str, dict[str, Any]] |
     if not match:
         return "the name is not SAVEE's emotion letters and sentence number"
     speaker, code, number = match.group(1), match.group(2), int(match.group(3))
-    speaker = speaker or next((p for p in reversed(path.parts[:-1]) if p in SPEAKERS), None)
+    folders = [part.upper() for part in path.parts[:-1]]
+    speaker = speaker or next((p for p in reversed(folders) if p in SPEAKERS), None)
     if speaker is None:
         return f"neither a prefix nor a folder names a speaker of {list(SPEAKERS)}"
     if not 1 <= number <= (30 if code == "n" else 15):

@@ -23,6 +23,7 @@ _SIGNATURES = (
     (8, b"AIF", "AIFF", "sound"),
     (0, b"caff", "Core Audio", "sound"),
     (0, b".snd", "AU", "sound"),
+    (0, b"NIST_1A", "NIST SPHERE", "sound"),
     (0, b"ID3", "MP3", "sound"),
     (0, b"\xff\xfb", "MP3", "sound"),
     (0, b"\xff\xf3", "MP3", "sound"),
@@ -48,6 +49,7 @@ _SIGNATURES = (
     (0, b"#EXTM3U", "text, a play list", "text"),
     (0, b"ffconcat", "text, a play list", "text"),
     (0, b"version https://git-lfs", "a Git LFS pointer (run `git lfs pull`)", "text"),
+    (0, b"/annex/objects/", "a git-annex pointer (run `git annex get`)", "text"),
     (0, b"PK\x03\x04", "a zip archive", "archive"),
     (0, b"\x1f\x8b", "a gzip archive", "archive"),
 )

@@ -55,6 +55,23 @@ def _twice(c: Case):
     load_folder(c.written("corpus/list.csv", "audio,emotion\na.wav,joy\na.wav,fear\n"))
 
 
+def _listed(c: Case, *lines: str, **options):
+    for name in ("a.wav", "b.wav", "a.mp4", "ann_1.wav", "bob_1.mp4", "clips/c.wav"):
+        c.written(f"corpus/{name}", b"x")
+    load_folder(c.written("corpus/list.csv", "\n".join([*lines, ""])), **options)
+
+
+def _unfetched(c: Case):
+    os.makedirs(c.tmp / "corpus")
+    os.symlink(c.tmp / "gone", c.tmp / "corpus/1001_DFA_ANG_XX.wav")
+    load_crema_d(c.tmp / "corpus")
+
+
+def _folder_of_a_list(c: Case):
+    c.written("corpus/list.csv", "audio,emotion\na.wav,joy\n")
+    load_folder(_tree(c, "a.wav"))
+
+
 def _other_clips(c: Case):
     few = {"root": c.tmp / "made", "emotions": ("happiness", "fear"), "duration": 0.5}
     few |= {"frame_size": 32, "sample_rate": 8000, "random_state": 0}
@@ -112,6 +129,28 @@ CASES = {
     "`load_folder` of a csv file with two columns of one name": lambda c: load_folder(
         c.written("list.csv", "audio,emotion,emotion \na.wav,joy,joy\n")
     ),
+    "`load_folder` of a csv file with two separators in its header": lambda c: _listed(
+        c, "emotion;audio,age", "joy;a.wav,30"
+    ),
+    "`load_folder` of a csv file whose speakers have another header": lambda c: _listed(
+        c, "emotion,audio,Actor", "joy,a.wav,ann"
+    ),
+    "`load_folder` of the folder of a csv file": _folder_of_a_list,
+    "`load_folder` of emotions that are not the first folders": lambda c: load_folder(
+        _tree(c, "dev/joy/a.wav", "train/joy/b.wav")
+    ),
+    "`load_folder` of one folder that is no emotion": lambda c: load_folder(
+        _tree(c, "clips/a.wav", "clips/b.wav")
+    ),
+    "`load_folder` of a csv file with a folder as sound": lambda c: _listed(
+        c, "emotion,audio", "joy,clips"
+    ),
+    "`load_folder` with a `speaker_pattern` that finds two speakers in a row": lambda c: _listed(
+        c, "emotion,visual,audio", "joy,bob_1.mp4,ann_1.wav", speaker_pattern="([a-z]+)_"
+    ),
+    "`load_folder` of a csv file with a video as face and voice of two rows": lambda c: _listed(
+        c, "emotion,visual,audio", "joy,a.mp4,", "joy,,a.mp4"
+    ),
     "`load_folder` of a csv file without rows": lambda c: load_folder(
         c.written("list.csv", "audio,emotion\n")
     ),
@@ -136,6 +175,7 @@ CASES = {
     "`load_emodb` of a folder without its files": lambda c: load_emodb(_corpus(c)),
     "`load_crema_d` of a folder without its files": lambda c: load_crema_d(_corpus(c)),
     "`load_crema_d` of a checkout without its Git LFS files": _pointer,
+    "`load_crema_d` of a clone whose files were not fetched": _unfetched,
     "`load_fer2013` of a folder without its file": lambda c: load_fer2013(_corpus(c)),
     "`load_fer2013` of another file": lambda c: load_fer2013(c.written("faces.zip", b"PK")),
     "`load_fer2013` of a picture with too few pixels": _fer_pixels,

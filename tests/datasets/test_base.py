@@ -166,8 +166,8 @@ def test_order_does_not_depend_on_the_file_system(tmp_path, monkeypatch):
     first = load_emodb(tmp_path)
     walk_of_os = os.walk
 
-    def backwards(top, followlinks):
-        for folder, subfolders, files in walk_of_os(top, followlinks=followlinks):
+    def backwards(top, **options):
+        for folder, subfolders, files in walk_of_os(top, **options):
             subfolders.sort(reverse=True)
             yield folder, subfolders, sorted(files, reverse=True)
 
@@ -247,3 +247,7 @@ def test_speakers_of_two_corpora_never_coincide(tmp_path):
     both = pd.concat([a.table, b.table], ignore_index=True)
     assert both["visual"].tolist() == [None, None]
     assert len(np.concatenate([a.target, b.target])) == len(both)
+
+
+def test_an_emotion_with_its_accents_apart():
+    assert canonical_emotion("tra\u0308ge") == canonical_emotion(" tr\u00e4ge ") == "tr\u00e4ge"

@@ -2,6 +2,7 @@ import itertools
 import json
 import os
 import time
+import tracemalloc
 from fractions import Fraction
 
 import av
@@ -683,3 +684,73 @@ def test_real_clips(real_data):
     assert result.problems.empty
     assert result.summary["frame_sizes"] == {"1920x1080": 5}
     assert result.summary["sample_rates"] == {48000: 5}
+
+
+def test_channels_that_cancel_each_other(tmp_path):
+    left, right = noise(0), noise(1)
+    files = [
+        write(tmp_path / "out_of_phase.wav", np.stack([left, -left], axis=1)),
+        write(tmp_path / "one_empty.wav", np.stack([left, 0 * left], axis=1)),
+        write(tmp_path / "two.wav", np.stack([left, right], axis=1)),
+        write(tmp_path / "low.wav", noise(2, peak=10 ** (-55 / 20))),
+    ]
+    result = check(make_table(audio=files))
+    assert found(result, "row", "kind") == [(0, "silent"), (3, "quiet")]
+    details = result.problems.set_index("row")["detail"]
+    assert details[0].startswith("digital silence; its channels, with a peak of -20.0 dBFS, cancel")
+    assert "channels" not in details[3]
+
+
+def test_peaks_need_no_copy_of_the_samples():
+    sound = np.zeros(4_000_000, np.float32)
+    sound[7] = 0.5
+    tracemalloc.start()
+    assert _examine._peak(sound) == pytest.approx(20 * np.log10(0.5), abs=1e-3)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < sound.nbytes / 10
+
+
+@pytest.mark.parametrize(
+    ("y", "groups", "split", "said"),
+    [
+        (["joy", "joy", "fear"], ["ann", "bob", "ann"], None, "speaker (ann, bob)"),
+        (["joy", "fear", "joy"], ["ann", "ann", "ann"], None, "label (fear, joy)"),
+        (["joy"] * 3, ["ann"] * 3, ["train", "test", "test"], "split (test, train)"),
+        (["joy"] * 3, ["ann"] * 3, None, None),  # as of unpair
+    ],
+)
+def test_one_video_as_the_face_and_the_voice_of_two_rows(clips, y, groups, split, said):
+    film, other = clips.table["visual"][:2]
+    same = os.path.join(os.path.dirname(film), ".", os.path.basename(film))
+    table = make_table(visual=[film, None, other], audio=[None, same, other])
+    result = check(table, y, groups, split=split)
+    copies = result.problems[result.problems["kind"] == "duplicate"]
+    assert len(copies) == (said is not None)
+    if said:
+        problem = copies.iloc[0]
+        assert (problem["row"], problem["severity"]) == (1, "error")
+        assert f"is the visual cell of row 0 {film}; differs in {said}" in problem["detail"]
+
+
+def test_rows_of_words_alone_have_a_cell():
+    table = make_table(audio=[noise(0), None, None, None], text=["Hello", "Words", " ", SKIP])
+    assert found(check(table)) == [(2, "missing", "error")]
+
+
+def test_names_in_two_forms_of_unicode(tmp_path):
+    files = [write(tmp_path / f"{i}.wav", noise(i)) for i in range(4)]
+    names = ["Zo\u00eb", "Zo\u00eb", "Zoe\u0308", "Ann"]
+    problems = check(make_table(audio=files), ["joy"] * 4, names).problems
+    assert problems["kind"].tolist() == ["alike names"]
+    assert problems["row"].tolist() == [2]
+    assert "Unicode form" in problems["detail"][0]
+
+
+def test_a_link_that_leads_nowhere_is_missing(tmp_path):
+    write(tmp_path / "joy/a.wav", noise(0))
+    write(tmp_path / "fear/a.wav", noise(1))
+    os.symlink(tmp_path / "gone", tmp_path / "joy/b.wav")
+    problem = check(load_folder(tmp_path)).problems.iloc[0]
+    assert (problem["kind"], problem["severity"]) == ("missing", "error")
+    assert "git annex get" in problem["detail"]

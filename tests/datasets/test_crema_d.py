@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -121,3 +122,15 @@ def test_names_off_the_scheme(tmp_path, bad):
     data = load_crema_d(tmp_path)
     assert len(data.table) == 1
     assert data.report["file"].tolist() == [str(tmp_path / bad)]
+
+
+def test_a_clone_whose_files_were_not_fetched(tmp_path):
+    (tmp_path / "AudioWAV").mkdir()
+    for name in ("1001_DFA_ANG_XX.wav", "1002_DFA_ANG_XX.wav"):
+        os.symlink("../.git/annex/objects/gone", tmp_path / "AudioWAV" / name)
+    with pytest.raises(FileNotFoundError, match=r"2 of its files .*1001_DFA.*`git annex get`"):
+        load_crema_d(tmp_path)
+    (tmp_path / "AudioWAV/1003_DFA_ANG_XX.wav").touch()
+    data = load_crema_d(tmp_path)
+    assert data.groups.tolist() == ["crema-d-1003"]
+    assert data.report["stage"].tolist() == ["open", "open"]

@@ -155,7 +155,7 @@ def test_image_folders(tmp_path):
     assert data.table["visual"][0] == str(tmp_path / "test/happy/PublicTest_1.png")
     assert len(set(data.groups)) == 8
     assert len(data.report) == 2
-    assert load_fer2013(tmp_path / "train").frame["split"].isna().all()
+    assert load_fer2013(tmp_path / "train").frame["split"].eq("train").all()
 
 
 def test_nothing_and_too_much(tmp_path):
@@ -168,6 +168,31 @@ def test_nothing_and_too_much(tmp_path):
         load_fer2013(tmp_path)
     with pytest.raises(ValueError, match="neither a csv nor an npz"):
         load_fer2013(tmp_path / "a.txt")
+
+
+def test_files_of_macos_are_no_data(tmp_path):
+    write_npz(tmp_path / "fer.npz")
+    touch(tmp_path, "._fer.npz", "._notes.csv")
+    assert len(load_fer2013(tmp_path).table) == 3
+
+
+@pytest.mark.parametrize("names", [["list.csv"], ["list.csv", "sample_submission.csv"]])
+def test_a_csv_file_beside_a_tree_of_images(tmp_path, names):
+    touch(tmp_path, "train/happy/1.jpg", "test/sad/2.jpg")
+    for name in names:
+        (tmp_path / name).write_text("file,emotion\n1.jpg,happy\n")
+    assert load_fer2013(tmp_path).frame["split"].tolist() == ["test", "train"]
+    # That of the corpus is preferred.
+    write_csv(tmp_path / "fer2013.csv", [as_text(images(1)[0])], [0], ["Training"])
+    assert load_fer2013(tmp_path).frame["clip"].tolist() == ["00000"]
+
+
+def test_one_part_of_the_tree(tmp_path, monkeypatch):
+    touch(tmp_path, "Test/happy/1.jpg", "Test/happy/._1.jpg")
+    monkeypatch.chdir(tmp_path / "Test")
+    data = load_fer2013(".")
+    assert data.frame["split"].tolist() == ["test"]
+    assert data.frame["clip"].tolist() == ["happy/1"]
 
 
 def test_real_corpus(real_data):

@@ -1,9 +1,13 @@
+import os
+import unicodedata
+
 import av
 import numpy as np
 import pytest
+import soundfile
 from PIL import Image
 
-from skfdan.datasets import _base, load_folder
+from skfdan.datasets import _base, check_corpus, load_folder
 from skfdan.preprocessing import FaceFrames, MelSpectrogram
 
 
@@ -86,6 +90,15 @@ def write_sound(path, codec, rate):
 def test_sound_by_suffix(tmp_path, suffix, codec):
     file = touch(tmp_path, f"anger/a{suffix.upper()}") / f"anger/a{suffix.upper()}"
     write_sound(file, codec, 48000)
+    data = load_folder(tmp_path)
+    assert data.table.to_numpy().tolist() == [[None, str(file)]]
+    assert MelSpectrogram(duration=None).transform(data.table[["audio"]])[0, 0].shape[1] > 50
+
+
+def test_sphere_is_sound(tmp_path):
+    file = touch(tmp_path, "anger/a.SPH") / "anger/a.SPH"
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 16000)
+    soundfile.write(file, noise, 16000, format="NIST", subtype="PCM_16")
     data = load_folder(tmp_path)
     assert data.table.to_numpy().tolist() == [[None, str(file)]]
     assert MelSpectrogram(duration=None).transform(data.table[["audio"]])[0, 0].shape[1] > 50
@@ -354,3 +367,197 @@ def test_spaces_around_a_path_belong_to_it_where_it_has_them(tmp_path):
     data = load_folder(manifest)
     assert data.table["audio"].tolist() == [str(tmp_path / n) for n in ("a.wav", " b.wav")]
     assert not data.speakers_known
+
+
+def test_a_blank_cell_is_missing_and_no_folder_of_faces(tmp_path):
+    touch(tmp_path, "a.wav", "b.wav", "face.png")
+    path = written(tmp_path, "visual,audio,emotion\n ,a.wav,joy\nface.png, ,fear\n \t,b.wav,joy\n")
+    data = load_folder(path)
+    assert data.table.notna().to_numpy().tolist() == [[False, True], [True, False], [False, True]]
+
+
+def test_a_folder_is_no_sound(tmp_path):
+    touch(tmp_path, "frames/1.png")
+    with pytest.raises(ValueError, match="names the folder 'frames' as its audio"):
+        load_folder(written(tmp_path, "audio,emotion\nframes,joy\n"))
+    data = load_folder(written(tmp_path, "visual,emotion\nframes,joy\n"))
+    assert data.table["visual"].tolist() == [str(tmp_path / "frames")]
+
+
+@pytest.mark.parametrize(
+    ("names", "pass_on"),
+    [
+        (("dev/happy/a.wav", "train/sad/b.wav"), "dev"),
+        (("spk1/happy/a.wav", "spk2/sad/b.wav"), "spk1"),
+        (("MyCorpus/happy/a.wav", "MyCorpus/sad/b.wav"), "MyCorpus"),
+        (("MyCorpus/dev/happy/a.wav", "MyCorpus/train/sad/b.wav"), "MyCorpus/dev"),
+    ],
+)
+def test_emotions_that_are_not_the_first_folders(tmp_path, names, pass_on):
+    touch(tmp_path, *names)
+    with pytest.raises(ValueError, match="none of which is an emotion, but 'happy'") as error:
+        load_folder(tmp_path)
+    assert f"pass {str(tmp_path / pass_on)!r}" in str(error.value)
+    assert load_folder(tmp_path / pass_on).target.tolist()[0] == "happiness"
+
+
+def test_classes_of_other_names_are_kept(tmp_path):
+    touch(tmp_path, "stress/ann/a.wav", "flow/bob/b.wav")
+    assert load_folder(tmp_path).target.tolist() == ["flow", "stress"]
+    # One known emotion is enough to tell that the level is right.
+    touch(tmp_path, "sad/calm/c.wav")
+    assert load_folder(tmp_path).target.tolist() == ["flow", "sadness", "stress"]
+
+
+def test_one_class_that_is_no_emotion(tmp_path):
+    touch(tmp_path, "clips/a.wav", "clips/b.wav")
+    with pytest.warns(UserWarning, match="of one class, 'clips'.*Sort them into") as told:
+        load_folder(tmp_path)
+    assert told[0].filename == __file__
+    touch(tmp_path, "list.csv")
+    with pytest.warns(UserWarning, match=r"If '.*list\.csv' lists them, pass it"):
+        load_folder(tmp_path)
+
+
+@pytest.mark.parametrize("head", ["Emotion,AUDIO, Speaker ", "EMOTION,Audio,speaker"])
+def test_case_of_a_header_does_not_count(tmp_path, head):
+    data = load_folder(written(tmp_path, f"{head},Age\njoy,a.wav,ann,30\nfear,b.wav,ann,30\n"))
+    assert data.groups.tolist() == ["ann", "ann"]
+    assert data.speakers_known
+    assert "Age" in data.frame
+
+
+def test_headers_that_become_one(tmp_path):
+    path = written(tmp_path, "emotion,audio,speaker,Speaker\njoy,a.wav,ann,bob\n")
+    with pytest.raises(ValueError, match="several columns 'speaker'"):
+        load_folder(path)
+
+
+@pytest.mark.parametrize("name", ["Speaker_ID", "actor", "Subject", "participant id", "spk"])
+def test_a_column_that_may_be_of_speakers(tmp_path, name):
+    touch(tmp_path, "a.wav", "b.wav")
+    path = written(tmp_path, f"emotion,audio,{name}\njoy,a.wav,ann\nfear,b.wav,ann\n")
+    with pytest.warns(UserWarning, match=f"If its column {name!r} tells who speaks") as told:
+        assert not load_folder(path).speakers_known
+    assert len(told) == 1
+    assert told[0].filename == __file__
+    load_folder(path, speaker_pattern=r"(\w)\.wav")  # without a warning
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (("joy,,a.mp4", "joy,sub/../a.mp4,"), "the file .* data rows 2 and 1"),
+        (("joy,,a.mp4", "joy,,sub/../a.mp4"), "the audio file 'sub/../a.mp4' .* rows 1 and 2"),
+        (("joy,a.mp4,", "joy,link.mp4,"), "the visual file 'link.mp4' in the data rows 1 and 2"),
+    ],
+)
+def test_one_recording_in_two_rows(tmp_path, rows, said):
+    touch(tmp_path, "a.mp4", "sub/b.mp4")
+    os.symlink(tmp_path / "a.mp4", tmp_path / "link.mp4")
+    path = written(tmp_path, "\n".join(["emotion,visual,audio", *rows]) + "\n")
+    with pytest.raises(ValueError, match=said):
+        load_folder(path)
+
+
+def test_one_video_may_be_face_and_voice_of_its_row(tmp_path):
+    touch(tmp_path, "a.mp4")
+    data = load_folder(written(tmp_path, "emotion,visual,audio\njoy,a.mp4,./a.mp4\n"))
+    assert data.table.notna().all(axis=None)
+
+
+def test_two_speakers_in_one_row(tmp_path):
+    touch(tmp_path, "ann_1.wav", "bob_1.mp4")
+    path = written(tmp_path, "emotion,audio,visual\njoy,ann_1.wav,bob_1.mp4\n")
+    with pytest.raises(ValueError, match="speakers 'bob' and 'ann' in the files of data row 1 of"):
+        load_folder(path, speaker_pattern="(ann|bob)_")
+
+
+@pytest.mark.parametrize("on_disk", ["NFC", "NFD"])
+def test_accents_in_either_form_are_one(tmp_path, on_disk):
+    zoe, name = (unicodedata.normalize(form, "Zo\u00eb") for form in ("NFC", "NFD"))
+    file = unicodedata.normalize(on_disk, f"{zoe}.wav")
+    touch(tmp_path, f"clips/{file}", "clips/b.wav", "clips/c.wav")
+    text = "audio,emotion,speaker\n"
+    other = name if on_disk == "NFC" else zoe
+    text += f"clips\\{other}.wav,tr{chr(0xE4)}ge,{zoe}\nclips/b.wav,tra{chr(0x308)}ge,{name}\n"
+    (tmp_path / "m.csv").write_text(text, encoding="utf-8")
+    data = load_folder(tmp_path / "m.csv")
+    assert data.table["audio"].tolist()[0] == str(tmp_path / "clips" / file)
+    assert data.groups.tolist() == [zoe, zoe]
+    assert len(set(data.target)) == 1
+
+
+def test_accents_of_folders_are_composed(tmp_path):
+    touch(tmp_path, f"tra{chr(0x308)}ge/Zoe{chr(0x308)}_1.mp4", f"tr{chr(0xE4)}ge/Zo\u00eb_2.wav")
+    touch(tmp_path, "joy/a_1.wav")
+    data = load_folder(tmp_path, speaker_pattern=r"/([^/_]+)_")
+    assert data.target.tolist() == ["happiness", "tr\u00e4ge", "tr\u00e4ge"]
+    assert data.groups.tolist() == ["a", "Zo\u00eb", "Zo\u00eb"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "emotion;audio;speaker\njoy;a.wav;ann\nfear;b.wav;ann\n",
+        "sep=;\nemotion;audio;speaker\njoy;a.wav;ann\nfear;b.wav;ann\n",
+        '"sep=;"\r\nemotion;audio;speaker\r\njoy;a.wav;ann\r\nfear;b.wav;ann\r\n',
+        "emotion\taudio\tspeaker\njoy\ta.wav\tann\nfear\tb.wav\tann\n",
+        "sep=\t\nemotion\taudio\tspeaker\njoy\ta.wav\tann\nfear\tb.wav\tann\n",
+        "\ufeff\nemotion,audio,speaker\njoy,a.wav,ann\n,,\n , ,\nfear,b.wav,ann\n,,\n",
+    ],
+    ids=["semicolons", "told", "quoted", "tabs", "tabs told", "empty rows"],
+)
+def test_manifests_of_spreadsheets(tmp_path, text):
+    touch(tmp_path, "a.wav", "b.wav")
+    (tmp_path / "m.csv").write_bytes(text.encode())
+    data = load_folder(tmp_path / "m.csv")
+    assert data.target.tolist() == ["happiness", "fear"]
+    assert data.groups.tolist() == ["ann", "ann"]
+    assert data.report.empty
+
+
+def test_a_header_of_two_separators(tmp_path):
+    path = written(tmp_path, "emotion;audio,speaker\njoy;a.wav,ann\n")
+    with pytest.raises(ValueError, match="must separate all names by one mark"):
+        load_folder(path)
+
+
+def test_a_folder_of_a_manifest_names_it(tmp_path):
+    path = written(tmp_path, "emotion,audio\njoy,a.wav\n")
+    with pytest.raises(FileNotFoundError, match=r"pass it: load_folder\('.*m\.csv'\)"):
+        load_folder(path.parent)
+
+
+def test_links_that_lead_nowhere(tmp_path):
+    touch(tmp_path, "joy/a.wav", "fear/b.wav")
+    os.symlink(tmp_path / "gone.wav", tmp_path / "joy/c.wav")
+    data = load_folder(tmp_path)
+    assert data.frame["clip"].tolist() == ["fear/b", "joy/a"]
+    assert data.report["stage"].tolist() == ["open"]
+    assert "git annex get" in data.report["reason"][0]
+    data = load_folder(written(tmp_path, "emotion,audio\njoy,joy/a.wav\nfear,joy/c.wav\n"))
+    assert "git annex get" in data.report["reason"][0]
+
+
+def test_a_folder_that_cannot_be_read(tmp_path, monkeypatch):
+    touch(tmp_path, "joy/a.wav", "fear/b.wav")
+    scan = os.scandir
+
+    def refuse(folder, name="fear"):
+        if os.path.basename(folder) == name:
+            raise PermissionError(13, "Permission denied", os.fspath(folder))
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    data = load_folder(tmp_path)
+    assert data.report.to_numpy().tolist() == [
+        [str(tmp_path / "fear"), "open", "is a folder that can't be read: Permission denied"]
+    ]
+    problems = check_corpus(data, timeout=None, verbose=0).problems
+    assert (str(tmp_path / "fear"), "broken", "error") in list(
+        problems[["file", "kind", "severity"]].itertuples(index=False, name=None)
+    )
+    monkeypatch.setattr(os, "scandir", lambda folder: refuse(folder, tmp_path.name))
+    with pytest.raises(PermissionError, match="Permission denied; mend its rights"):
+        load_folder(tmp_path)

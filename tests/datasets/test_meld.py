@@ -262,3 +262,9 @@ def test_transcripts_of_the_real_corpus(real_data):
     assert data.table["text"].map(type).eq(str).all()
     assert data.table["text"][0].startswith("also I was the point person on my company\u2019s")
     assert not data.table["text"].str.contains("[\x80-\x9f]").any()
+
+
+def test_case_of_folders_and_suffixes_does_not_count(meld):
+    touch(meld, "Train_Splits/dia0_utt0.mp4", "Train_Splits/dia0_utt1.mp4")
+    (meld / "train_sent_emo.csv").rename(meld / "train_sent_emo.CSV")
+    assert load_meld(meld, split="train").frame["split"].tolist() == ["train"] * 2

@@ -96,3 +96,8 @@ def test_both_layouts_at_once_are_a_duplicate(tmp_path):
     touch(tmp_path, "AudioData/DC/a01.wav", "ALL/DC_a01.wav")
     with pytest.raises(ValueError, match=r"'DC_a01' is there twice"):
         load_savee(tmp_path)
+
+
+def test_case_of_a_speakers_folder_does_not_count(tmp_path):
+    touch(tmp_path, "audiodata/dc/a01.wav")
+    assert load_savee(tmp_path).groups.tolist() == ["savee-DC"]

@@ -192,6 +192,40 @@ def test_changed_file_is_decoded_again(tmp_path, write_wav, sweep, counted):
     assert not np.array_equal(before, after)
 
 
+@pytest.mark.parametrize("seconds", [0.3, 2.0], ids=["small", "larger than both ends"])
+def test_a_copy_that_keeps_size_and_time_is_decoded_again(
+    seconds, tmp_path, write_wav, sweep, counted
+):
+    path = write_wav("a.wav", sweep(seconds))
+    mel = CountedMel(n_mels=16, cache_dir=tmp_path / "cache")
+    os.utime(path, ns=(1, 1))
+    before = mel.transform([path])[0, 0]
+    write_wav("a.wav", sweep(seconds, seed=9))  # of the same size
+    os.utime(path, ns=(1, 1))
+    after = mel.transform([path])[0, 0]
+    assert counted() == 2
+    assert not np.array_equal(before, after)
+
+
+@pytest.mark.parametrize("at", [0, 16383, 100_000 - 16384, 99_999])
+def test_both_ends_are_in_the_identity(at, tmp_path):
+    path, content = tmp_path / "a.bin", bytearray(100_000)
+    path.write_bytes(content)
+    os.utime(path, ns=(1, 1))
+    first, of_folder = content_identity(path), content_identity(tmp_path)
+    content[at] = 1
+    path.write_bytes(content)
+    os.utime(path, ns=(1, 1))
+    assert content_identity(path) != first
+    assert content_identity(tmp_path) != of_folder
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_the_identity_of_a_pipe_waits_for_nothing(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert content_identity(tmp_path / "pipe")
+
+
 def test_arrays_are_known_by_their_content(tmp_path, sweep, counted):
     samples = sweep(0.5)
     mel = CountedMel(n_mels=16, cache_dir=tmp_path)

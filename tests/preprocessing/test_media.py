@@ -316,6 +316,11 @@ def bad_files(tmp_path, write_video, write_wav, moving_frames):
             "is not a media file.*git lfs pull",
             "is not a media file.*git lfs pull",
         ),
+        "git annex": (
+            write("annex.wav", b"/annex/objects/SHA256E-s9--0.wav\n"),
+            "is not a media file.*git annex get",
+            "is not a media file.*git annex get",
+        ),
         "zip": (
             write("d.mp4", b"PK\x03\x04" + bytes(50)),
             "is not a media file.*zip archive",
@@ -364,6 +369,7 @@ KINDS = [
     "text",
     "play list",
     "git lfs",
+    "git annex",
     "zip",
     "noise",
     "truncated mp4",
@@ -448,3 +454,15 @@ def test_whole_numbers_of_64_bits_have_no_full_scale():
     with pytest.raises(MediaError, match="int64 samples, and no sound has that full scale"):
         MelSpectrogram(verbose=0).transform([(samples, 16000)])
     MelSpectrogram(verbose=0).transform([(samples.astype(np.int16), 16000)])
+
+
+def test_nist_sphere(tmp_path):
+    sound = np.random.default_rng(0).integers(-9999, 9999, 4000).astype(np.int16)
+    # As NIST's own programs write it: a header of text, filled up with spaces.
+    head = b"NIST_1A\n   1024\nsample_rate -i 8000\nchannel_count -i 1\nsample_n_bytes -i 2\n"
+    head += b"sample_count -i 4000\nsample_byte_format -s2 01\nsample_coding -s3 pcm\n"
+    head += b"sample_sig_bits -i 16\nend_head\n"
+    (tmp_path / "a.sph").write_bytes(head.ljust(1024) + sound.tobytes())
+    samples, rate = read_audio(tmp_path / "a.sph")
+    assert rate == 8000
+    np.testing.assert_array_equal(samples, sound / np.float32(2**15))
