@@ -314,6 +314,23 @@ def test_disjoint_needs_groups(corpus):
 
 
 @pytest.mark.parametrize(
+    "groups",
+    [[1.0, 1, 2, 2, np.nan, np.nan], ["a", "a", "b", "b", None, None], [*"aabb", np.nan, np.nan]],
+)
+@pytest.mark.parametrize("kind", [list, lambda g: np.array(g, dtype=object), pd.Series])
+def test_disjoint_needs_the_speaker_of_every_row(groups, kind):
+    clips = make_table(visual=list("abcdef"), audio=list("ghijkl"))
+    table, y, speakers = unpair(clips, [0, 1] * 3, groups)
+    for inner in (KFold(3), LeaveOneGroupOut()):
+        cv = AudioHoldout(inner, visual="disjoint")
+        for call in (lambda cv=cv: next(cv.split(table, y, kind(list(speakers)))),):
+            with pytest.raises(ValueError, match=r"groups is missing \(NaN or None\) in row 4"):
+                call()
+    # Without a use for them, they may be missing.
+    assert len(list(AudioHoldout(KFold(3)).split(table, y, kind(list(speakers))))) == 3
+
+
+@pytest.mark.parametrize(
     ("X", "message"),
     [
         (make_table(visual=["f0", "f1"]), "no row has an audio cell"),

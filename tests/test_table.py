@@ -9,6 +9,7 @@ from sklearn.compose import ColumnTransformer
 from sklearn.model_selection import GroupKFold, KFold, train_test_split
 
 from skfdan import FDANClassifier, make_table, stack_modalities, summarize_table, unpair
+from skfdan.datasets import check_corpus
 from skfdan.table import MODALITIES, as_cells, is_missing, modality_columns
 
 
@@ -477,3 +478,55 @@ def test_classifier_of_voice_and_face_ignores_text():
     np.testing.assert_array_equal(
         plain.predict_proba(texts), plain.predict_proba(texts[["visual", "audio"]])
     )
+
+
+class Foreign:
+    """A table or column of another library, as polars and pyarrow have them."""
+
+    def __init__(self, data, columns=None):
+        self.data = data
+        if columns:
+            self.columns = columns
+
+    def __iter__(self):
+        return iter(self.data)
+
+    def to_pandas(self):
+        return pd.DataFrame(self.data) if isinstance(self.data, dict) else pd.Series(self.data)
+
+
+def test_tables_of_other_libraries():
+    cells = {"visual": ["a.mp4", None], "audio": ["a.wav", "b.wav"]}
+    table = Foreign(cells, columns=["visual", "audio"])
+    assert modality_columns(table) == ("visual", "audio")
+    assert summarize_table(table).rows["paired"] == 1
+    rows, y, _ = unpair(table, ["joy", "fear"])
+    assert rows["audio"].tolist() == [None, "a.wav", "b.wav"]
+    assert y.tolist() == ["joy", "joy", "fear"]
+    problems = check_corpus(table, timeout=None, verbose=0).problems
+    assert problems["kind"].tolist() == ["missing"] * 3
+    with pytest.raises(ValueError, match="takes one column, not a frame"):
+        make_table(audio=table)
+    assert make_table(audio=Foreign(["a.wav"]))["audio"].tolist() == ["a.wav"]
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+@pytest.mark.parametrize("missing", [np.nan, None, pd.NA])
+def test_what_is_missing_beside_words_becomes_no_word(kind, missing):
+    y, groups = kind(["joy", missing]), kind([missing, "Ada"])
+    _, labels, speakers = unpair(make_table(visual=["a", "b"], audio=["c", "d"]), y, groups)
+    assert [is_missing(v) for v in labels] == [False, True] * 2
+    assert [is_missing(v) for v in speakers] == [True, False] * 2
+    _, labels, speakers = stack_modalities(
+        visual=(["a"], ["fear"], ["Bob"]), audio=(["c", "d"], y, groups)
+    )
+    assert labels[:2].tolist() == ["fear", "joy"]
+    assert speakers[[0, 2]].tolist() == ["Bob", "Ada"]
+    assert is_missing(labels[2])
+    assert is_missing(speakers[1])
+
+
+def test_labels_of_which_none_is_missing_stay_what_numpy_makes_of_them():
+    table = make_table(audio=["c", "d"])
+    for y in (["joy", "fear"], [1, 2], [1.0, np.nan], [True, False]):
+        assert unpair(table, y)[1].dtype == np.asarray(y).dtype

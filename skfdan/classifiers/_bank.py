@@ -42,6 +42,12 @@ class BankMixin:
         if self._attends() and len(samples) == len(MODALITIES):
             self.reference_bank_ = self._make_bank(samples, labels, self._random_state)
 
+    def _kept(self) -> dict[str, np.ndarray]:
+        return dict(self.reference_bank_)
+
+    def _take_kept(self, kept: dict[str, np.ndarray]) -> None:
+        self.reference_bank_ = kept
+
     @contextmanager
     def _between_epochs(self, samples: Samples, labels: dict[str, np.ndarray]) -> Iterator[None]:
         """Let callbacks predict with a bank of the weights as they are."""

@@ -79,13 +79,14 @@ class Batches:
         self.lead = "audio" if "audio" in samples else "visual"
         self.other = next((m for m in samples if m != self.lead), None)
         self._draws = None if self.other is None else Draws(len(samples[self.other]), rng)
+        self.n_steps = math.ceil(len(samples[self.lead]) / batch_size)
 
     def __iter__(self) -> Iterator[tuple[Batch, dict[str, torch.Tensor]]]:
         return load_each(self.samples, self._plans(), self._load, self.pinned)
 
     def _plans(self) -> Iterator[dict[str, np.ndarray]]:
         n = len(self.samples[self.lead])
-        for chosen in np.array_split(self.rng.permutation(n), math.ceil(n / self.batch_size)):
+        for chosen in np.array_split(self.rng.permutation(n), self.n_steps):
             picks = {self.lead: chosen}
             if self.other is not None:
                 picks[self.other] = self._draws.take(self.batch_size)
@@ -156,9 +157,10 @@ class JointBatches:
 
     An epoch is one pass through the audio samples, as in :class:`Batches`. Each
     comes with one sample of every other modality that its row has, drawn at
-    random if there are several (frames). As many rows without audio, at most,
-    are drawn beside them, from shuffles that go on from epoch to epoch. Without
-    any audio sample an epoch is one pass through the visual ones.
+    random if there are several (frames). Rows without audio are spread evenly over the
+    steps, each at most once an epoch and at most ``batch_size`` in a step: a random part of
+    them where there are more, and steps without any where there are few. Without any audio
+    sample an epoch is one pass through those of another modality in its place.
 
     With probability ``modality_dropout`` a row that has several modalities is
     to be read by one of them alone, whichever. ``pinned`` is as in :class:`Batches`.
@@ -181,25 +183,26 @@ class JointBatches:
         self.modality_dropout = modality_dropout
         self.pinned = pinned
         self._spans = {m: _spans(s.rows, n_rows(samples)) for m, s in samples.items()}
-        # An epoch goes through the samples of the first modality a row has, audio before others.
-        order = sorted(samples, key=lambda m: m != "audio")
-        taken = np.zeros(n_rows(samples), dtype=bool)
-        self._leads = {}
-        for m in order:
-            self._leads[m] = np.flatnonzero(~taken[samples[m].rows])
-            taken[samples[m].rows] = True
-        self._rows = np.concatenate([samples[m].rows[i] for m, i in self._leads.items()])
-        self.labels = np.concatenate([labels[m][i] for m, i in self._leads.items()])
-        self._n_first = len(self._leads[order[0]])
-        self._draws = Draws(len(self._rows) - self._n_first, rng)
+        self._order = sorted(samples, key=lambda m: m != "audio")
+        rows = samples[self._order[0]].rows
+        others = np.setdiff1d(np.concatenate([s.rows for s in samples.values()]), rows)
+        self._rows = np.append(rows, others)
+        self._n_first = len(rows)
+        of_row = np.full(n_rows(samples), -1)
+        for m, s in samples.items():
+            of_row[s.rows] = labels[m]
+        self.labels = of_row[self._rows]
 
     def __iter__(self) -> Iterator[tuple[JointBatch, dict[str, torch.Tensor]]]:
         return load_each(self.samples, self._plans(), self._load, self.pinned)
 
     def _plans(self) -> Iterator[tuple]:
         n = self._n_first
-        for chosen in np.array_split(self.rng.permutation(n), math.ceil(n / self.batch_size)):
-            chosen = np.append(chosen, n + self._draws.take(self.batch_size))
+        n_steps = math.ceil(n / self.batch_size)
+        first = self.rng.permutation(n)
+        others = n + self.rng.permutation(len(self._rows) - n)[: n_steps * self.batch_size]
+        parts = (np.array_split(which, n_steps) for which in (first, others))
+        for chosen in map(np.concatenate, zip(*parts, strict=True)):
             index = self._samples_of(chosen)
             ignored = self._ignored(index) if self.modality_dropout else None
             yield index, ignored, self.labels[chosen]
@@ -212,24 +215,21 @@ class JointBatches:
 
     def state(self) -> dict[str, np.ndarray]:
         """Return what the next epoch depends on, beside the generator."""
-        return turns(self.samples) | {"draws": self._draws.pending}
+        return turns(self.samples)
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Take up a state."""
         set_turns(self.samples, state)
-        self._draws.pending = state["draws"]
 
     def _samples_of(self, chosen: np.ndarray) -> dict[str, np.ndarray]:
-        """Return a sample of each modality for the chosen leading samples; -1 is none."""
-        index, start = {}, 0
-        for m, leads in self._leads.items():
+        """Return a sample of each modality for the chosen rows; -1 is none."""
+        index = {}
+        for m in self._order:
             first, count = (span[self._rows[chosen]] for span in self._spans[m])
             picked = first + self.rng.randint(np.maximum(count, 1))
-            # Where this modality leads, the sample is the chosen one.
-            own = (chosen >= start) & (chosen < start + len(leads))
-            picked[own] = leads[chosen[own] - start]
             index[m] = np.where(count > 0, picked, -1)
-            start += len(leads)
+        # Of the first modality the chosen are the samples themselves.
+        index[self._order[0]] = np.where(chosen < self._n_first, chosen, -1)
         return index
 
     def _ignored(self, index: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:

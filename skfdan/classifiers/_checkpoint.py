@@ -8,7 +8,7 @@ import json
 import os
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -45,6 +45,7 @@ class Progress:
 
     best: float = -np.inf
     best_state: dict[str, torch.Tensor] | None = None
+    best_kept: dict[str, np.ndarray] = field(default_factory=dict)
     waited: int = 0
     stopped: bool = False
 
@@ -191,6 +192,7 @@ class Checkpoint:
         return Progress(
             best=-np.inf if progress["best"] is None else progress["best"],
             best_state={k: t.to(net.device_) for k, t in best.items()} or None,
+            best_kept={k: t.numpy() for k, t in _below(tensors, "kept.").items()},
             waited=progress["waited"],
             stopped=progress["stopped"],
         )
@@ -205,6 +207,7 @@ class Checkpoint:
             "criterion.": {} if net.criterion_ is None else net.criterion_.state_dict(),
             "optimizer.": optimizer_tensors,
             "best.": progress.best_state or {},
+            "kept.": {k: torch.from_numpy(a) for k, a in progress.best_kept.items()},
             "batches.": {k: torch.from_numpy(a) for k, a in batches.state().items()},
         }
         tensors = {prefix + k: t for prefix, part in parts.items() for k, t in part.items()}

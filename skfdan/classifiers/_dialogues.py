@@ -17,7 +17,7 @@ from scipy.sparse.csgraph import connected_components
 
 from skfdan.classifiers._batches import JointBatch, gather, load_each, n_rows
 from skfdan.classifiers._samples import Samples
-from skfdan.table import is_missing
+from skfdan.table import check_groups, is_missing
 
 
 @dataclass
@@ -50,10 +50,10 @@ class Dialogues:
         """Return groups of n rows that keep both the dialogues and the given groups whole."""
         if self.numbers is None or self.groups is None:
             return self.groups if self.numbers is None else self.numbers
-        given = np.asarray(self.groups)
+        given = check_groups(self.groups)
         if len(given) != n:
             raise ValueError(f"groups has {len(given)} entries but X has {n} rows.")
-        given = pd.factorize(given, use_na_sentinel=False)[0]
+        given = pd.factorize(given)[0]
         # Rows are joined where they share a dialogue or a group.
         start = int(self.numbers.max()) + 1
         size = start + int(given.max()) + 1

@@ -71,6 +71,17 @@ def _modality_columns(X: Any) -> dict[str, Any]:
     return found
 
 
+def _refuse_misspelt(X: Any, columns: dict[str, Any], known: Collection[str]) -> None:
+    """Raise a ValueError for a column that is a modality but for capitals or blanks."""
+    for column in X.columns:
+        name = str(column).rsplit("__", 1)[-1].strip().casefold()
+        if name in known and column not in columns.values():
+            raise ValueError(
+                f"X has the column {column!r}, which would be left alone: call it {name!r}, or "
+                "drop it."
+            )
+
+
 def read_table(X: Any, default: str, known: Collection[str] = MODALITIES) -> pd.DataFrame:
     """Turn a mapping, frame or object array into a modality table.
 
@@ -87,6 +98,7 @@ def read_table(X: Any, default: str, known: Collection[str] = MODALITIES) -> pd.
         return make_table(**{k: v for k, v in X.items() if v is not None})
     columns = _modality_columns(X)
     if columns:
+        _refuse_misspelt(X, columns, known)
         cells = {m: as_cells(X[column]) for m, column in columns.items()}
     elif X.shape[1] > 2 or (X.shape[1] == 2 and TEXT in known):
         raise ValueError(

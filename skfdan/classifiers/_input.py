@@ -32,7 +32,7 @@ from skfdan.classifiers._paths import (
 )
 from skfdan.classifiers._samples import ModalitySamples, Samples, array_samples, table_samples
 from skfdan.preprocessing._failures import empty_report
-from skfdan.table import MODALITIES, SKIP, TEXT, as_cells, is_missing, make_table
+from skfdan.table import MODALITIES, SKIP, TEXT, as_cells, as_labels, is_missing, make_table
 
 
 class InputMixin:
@@ -41,7 +41,17 @@ class InputMixin:
     @property
     def _columns(self) -> tuple[str, ...]:
         """The columns in which a row may have a cell; text is one for those who read it."""
-        return (*MODALITIES, TEXT) if TEXT in self._modalities else MODALITIES
+        return (*MODALITIES, TEXT) if TEXT in self._chosen else MODALITIES
+
+    @property
+    def _chosen(self) -> tuple[str, ...]:
+        """The modalities that are read, whatever ``modalities`` was set to after the fit."""
+        chosen = self._as_read("modalities")
+        return self._modalities if chosen is None else tuple(chosen)
+
+    def _as_read(self, name: str) -> Any:
+        """Return a parameter that says what is read of X, as the fit has known it."""
+        return vars(self).get("_reads", vars(self)).get(name)
 
     def _read_X(self, X: Any, *, reset: bool) -> tuple[Samples, int]:
         """Return the samples of each modality that training reads, and the rows of X."""
@@ -72,19 +82,19 @@ class InputMixin:
         """Return the modality that X belongs to where it holds just one."""
         if self.predict_modality != "fused":
             return self.predict_modality
-        return "audio" if "audio" in self._modalities else self._modalities[0]
+        return "audio" if "audio" in self._chosen else self._chosen[0]
 
     def _fitted_on_matrix(self) -> bool:
         """Tell whether training saw a flat matrix; otherwise a matrix is one modality's vectors."""
-        if any(getattr(self, m) is not None for m in self._columns):
+        if any(self._as_read(m) is not None for m in self._columns):
             return True
         return [spec.n_features for spec in self._specs.values()] == [self.n_features_in_]
 
     def _only_one(self) -> str:
         """Return the modality of an X of cells that is no table."""
-        if self.predict_modality == "fused" and len(self._modalities) > 1:
-            cells = ", ".join(f"{m}=..." for m in self._modalities)
-            number = "both" if len(self._modalities) == 2 else "all"
+        if self.predict_modality == "fused" and len(self._chosen) > 1:
+            cells = ", ".join(f"{m}=..." for m in self._chosen)
+            number = "both" if len(self._chosen) == 2 else "all"
             raise ValueError(
                 f'predict_modality="fused" needs {number} modalities: give a modality table, '
                 f"make_table({cells}), not one array."
@@ -140,7 +150,7 @@ class InputMixin:
             raise ValueError("X has no rows: it is an empty table.")
         columns = {m: table[m].to_numpy(dtype=object, copy=True) for m in self._columns}
         skipped = np.any([[cell is SKIP for cell in c] for c in columns.values()], axis=0)
-        decoders = self._decoders({m: columns[m] for m in self._modalities})
+        decoders = self._decoders({m: columns[m] for m in self._chosen})
         report = empty_report()
         if self.on_error != "raise":
             for modality, decoder in decoders.items():
@@ -155,7 +165,7 @@ class InputMixin:
                 report = join_reports([report, bad])
         # Rows of other modalities belong into a table where the class says what is read (other
         # people's faces beside voices); where the user says it, they are an oversight.
-        read = self._modalities if hasattr(self, "modalities") else self._columns
+        read = self._chosen if hasattr(self, "modalities") else self._columns
         empty = np.all([missing_cells(columns[m]) for m in read], axis=0)
         if self.on_error == "raise":
             check_rows(empty & ~skipped, read)
@@ -173,11 +183,11 @@ class InputMixin:
             )
         for cells in columns.values():
             cells[self._left_out] = None
-        return table_samples(columns, self._modalities, decoders, self._embedded_as)
+        return table_samples(columns, self._chosen, decoders, self._embedded_as)
 
     def _matrix_samples(self, X: np.ndarray, single: str) -> Samples:
         """Take the columns of a flat matrix that each modality is made of."""
-        specs = {m: getattr(self, m) for m in self._columns if getattr(self, m) is not None}
+        specs = {m: self._as_read(m) for m in self._columns if self._as_read(m) is not None}
         if not specs:
             specs = {single: slice(None)}
         rows = np.arange(len(X))
@@ -217,7 +227,7 @@ class InputMixin:
                 f"This {type(self).__name__} estimator requires y to be passed, but the target y "
                 "is None."
             )
-        y = column_or_1d(y, warn=True)
+        y = column_or_1d(as_labels(y), warn=True)
         if len(y) != n:
             raise ValueError(
                 f"{name} has {len(y)} labels but X has {n} rows; every row needs one label."
@@ -252,10 +262,10 @@ class InputMixin:
         samples, y = self._read_forms(*args, **kwargs)
         if self._takes_unlabelled():
             y = hide_minus_one(y, classes)
-        read = {m: s for m, s in samples.items() if m in self._modalities}
+        read = {m: s for m, s in samples.items() if m in self._chosen}
         if not read:
             raise ValueError(
-                f"X has no {' or '.join(self._modalities)} cell, which {type(self).__name__} "
+                f"X has no {' or '.join(self._chosen)} cell, which {type(self).__name__} "
                 "learns from."
             )
         return read, y
@@ -331,6 +341,17 @@ class InputMixin:
             # Strings beside integers, which may all be -1.
             labels = [y.astype(object) if y.dtype.kind == "i" else y for y in labels]
         return samples, np.concatenate(labels)
+
+    def _know_cells(self, samples: Samples) -> None:
+        """Remember what the cells of the training look like, and whether they were files."""
+        self._specs = self._measure(samples)
+        self._read_files = {m: s.on_disk for m, s in samples.items()}
+        self._know_reads()
+
+    def _know_reads(self) -> None:
+        """Remember what is read of X: a parameter that is set now is of the next fit."""
+        names = (*MODALITIES, TEXT, "modalities")
+        self._reads = {name: vars(self)[name] for name in names if name in vars(self)}
 
     def _check_cells(self, samples: Samples) -> None:
         """Refuse cells of another kind than those of the training."""

@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import numpy as np
@@ -69,6 +70,10 @@ class Decoder:
         self.transformer = clone(transformer)
         if hasattr(self.transformer, "_check_parameters"):
             self.transformer._check_parameters()
+        if hasattr(self.transformer, "set_output"):
+            # A frame is of no use here, and a Pipeline that is not fitted can't make one.
+            with suppress(ValueError):  # a step of the user's own may have no such method
+                self.transformer.set_output(transform="default")
         own = self.transformer.get_params(deep=False)
         wanted = {"on_error": "missing", "verbose": 0}
         if own.get("timeout") == "auto":

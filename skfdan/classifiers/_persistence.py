@@ -22,6 +22,7 @@ class PersistenceMixin:
     #: skipped. A name that comes or goes changes the format: see skfdan.persistence._format.
     _state_attributes: ClassVar[dict[str, type | tuple[type, ...]]] = {
         "_specs": dict,
+        "_read_files": dict,
         "_class_weights": dict,
         "_cell_shape": tuple,
         "n_features_in_": numbers.Integral,
@@ -160,3 +161,4 @@ class PersistenceMixin:
         self.initialized_ = True
         self._random_state = check_random_state(self.random_state)
         self.report_ = empty_report()
+        self._know_reads()

@@ -16,6 +16,7 @@ from torch.func import functional_call
 from skfdan.classifiers._forms import check_rows, missing_cells
 from skfdan.classifiers._paths import (
     CHUNK,
+    default_transformer,
     first_of,
     join_reports,
     unreadable_file,
@@ -89,16 +90,20 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
                     torch.cuda.empty_cache()
                     continue
                 log_proba.append(out.logits[key].log_softmax(1).cpu().numpy())
-                features.append(out.layers[key][-1].float().cpu().numpy())
+                features.append(self._features_of(out, key).float().cpu().numpy())
                 start += len(chosen)
         return np.concatenate(log_proba), np.concatenate(features)
+
+    def _features_of(self, out, key: str) -> torch.Tensor:
+        """Return what ``transform`` gives, of the network's output."""
+        return out.layers[key][-1]
 
     def _outputs(self, X):
         """Average log-probabilities and features over frames and modalities."""
         check_is_fitted(self)
         self._check_choice("predict_modality", (*self._columns, "fused"))
         fused = self.predict_modality == "fused"
-        wanted = self._modalities if fused else (self.predict_modality,)
+        wanted = self._chosen if fused else (self.predict_modality,)
         table = self._as_table(X)
         if table is not None:
             return self._table_outputs(table, wanted)
@@ -116,6 +121,7 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             raise ValueError("X has no rows, so there is nothing to predict.")
         columns = {m: np.asarray(table[m], dtype=object) for m in self._columns}
         decoders = self._decoders({m: columns[m] for m in wanted})
+        self._warn_of_paths(decoders)
         n = len(table)
         skipped = np.any([[cell is SKIP for cell in columns[m]] for m in wanted], axis=0)
         empty = np.all([missing_cells(columns[m]) for m in wanted], axis=0)
@@ -160,6 +166,21 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             counts = np.maximum(self.class_count_, 1e-12)
             log_proba[~known] = np.log(counts / counts.sum())
         return log_proba, features
+
+    def _warn_of_paths(self, modalities) -> None:
+        """Warn of files where arrays were learned from, and nobody said what makes such arrays."""
+        files = getattr(self, "_read_files", {})  # models of before lack it
+        for m in modalities:
+            name = f"{m}_transformer"
+            if not files.get(m, True) and getattr(self, name) is None:
+                warnings.warn(
+                    f"{type(self).__name__} was fitted on arrays of {m}, and is given files: they "
+                    f"are decoded with {default_transformer(m)!r}. If that is not what made the "
+                    "arrays, the predictions mean nothing: send the files through what did, or set "
+                    f"{name}= to it.",
+                    UserWarning,
+                    stacklevel=5,
+                )
 
     def _no_cell(self, rows: np.ndarray, n: int, wanted: tuple[str, ...]) -> str:
         return (

@@ -138,7 +138,7 @@ def _fit(fits: list[FDANClassifier], X, y) -> list[Exception | None]:
     leader._random_state = check_random_state(leader.random_state)
     leader.class_count_ = count_classes(samples, encoded, len(classes))
     labels = {m: encoded[s.rows] for m, s in samples.items()}
-    leader._specs = leader._measure(samples)
+    leader._know_cells(samples)
     with leader._training():
         leader._start(labels, classes)
         errors = [None, *(_error_of(_follow, leader, fit) for fit in fits[1:])]

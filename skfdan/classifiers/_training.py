@@ -108,8 +108,6 @@ class TrainingMixin:
 
     def _start(self, labels: dict[str, np.ndarray], classes: np.ndarray) -> None:
         """Build the network, optimiser, callbacks and history."""
-        # If the new network can't be built, the old one must not go with the new classes.
-        vars(self).pop("module_", None)
         self.classes_inferred_ = classes
         self._class_weights = {m: self._weights(y[y >= 0]) for m, y in labels.items()}
         self.initialized_ = False
@@ -204,12 +202,14 @@ class TrainingMixin:
             if "module_" in vars(self):
                 if at.best_state is not None:
                     self.module_.load_state_dict(at.best_state)
+                    self._take_kept(at.best_kept)
                 if schedule is not None:
                     # partial_fit may go on from here, and not at a rate of 0.
                     rates = zip(self.optimizer_.param_groups, schedule.base_lrs, strict=True)
                     for group, lr in rates:
                         group["lr"] = lr
-                self._finish(samples, labels)
+                if not at.best_kept:
+                    self._finish(samples, labels)
                 trained = self._versions()
                 self.notify("on_train_end", X=samples, y=labels)
                 if self._versions() != trained:
@@ -250,6 +250,7 @@ class TrainingMixin:
             if score > at.best:
                 at.best, at.waited = score, 0
                 at.best_state = copy.deepcopy(self.module_.state_dict())
+                at.best_kept = self._kept()
             at.stopped = at.waited >= self.n_iter_no_change
         # With validation, what prediction needs has just been made.
         between = nullcontext() if valid is not None else self._between_epochs(samples, labels)
@@ -266,6 +267,13 @@ class TrainingMixin:
     ) -> AbstractContextManager:
         """Return a context in which callbacks predict as after a fit that had ended here."""
         return nullcontext()
+
+    def _kept(self) -> dict[str, np.ndarray]:
+        """Return what :meth:`_finish` has made for prediction."""
+        return {}
+
+    def _take_kept(self, kept: dict[str, np.ndarray]) -> None:
+        """Take up what :meth:`_kept` returned."""
 
     def _check_parameters_finite(self) -> None:
         """Notice a last step that has ruined the weights after its loss was computed."""

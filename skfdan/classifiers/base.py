@@ -33,7 +33,7 @@ from skfdan.classifiers._validation import hold_out
 from skfdan.nn.fdan import FDANOutput
 from skfdan.nn.inputs import InputSpec
 from skfdan.nn.misa import FUSED
-from skfdan.table import MODALITIES
+from skfdan.table import MODALITIES, as_labels
 
 
 class ModalityClassifier(
@@ -220,7 +220,8 @@ class ModalityClassifier(
             Labels of unpaired modalities: ``fit(X_vis, X_aud, y_vis=..., y_aud=...)``.
         groups : array-like of shape (n,), default=None
             Speakers, one a row; used with ``early_stopping`` to keep the
-            validation speakers out of the training rows.
+            validation speakers out of the training rows. Those of a search reach it only
+            with scikit-learn's metadata routing and ``set_fit_request(groups=True)``.
 
         Returns
         -------
@@ -236,11 +237,13 @@ class ModalityClassifier(
 
         Notes
         -----
-        Where parameters, X or y are refused, a fitted classifier is as it was. Where
-        the network can't be built, or diverges, it is not fitted any more.
+        Where parameters, X or y are refused, or the network can't be built, a fitted
+        classifier is as it was. Where the training fails or diverges, it is not fitted any
+        more; Ctrl-C after the first epoch only ends the training early.
         """
         before = dict(vars(self))
         try:
+            vars(self).pop("_reads", None)  # what the last fit read
             self._check_params()
             samples, y, encoded, classes = self._read_labelled(
                 X, y, y_true, X_vis, X_aud, y_vis, y_aud
@@ -252,11 +255,13 @@ class ModalityClassifier(
                 checkpoint = Checkpoint(self.checkpoint_dir, identity, contents)
             with nullcontext() if checkpoint is None else checkpoint:
                 self._fit_samples(samples, encoded, classes, groups, checkpoint, before)
-        except BaseException:
+        except BaseException as error:
             if before:
                 # The old network must not go with what was read of the new X.
                 vars(self).clear()
                 vars(self).update(before)
+            else:
+                self._drop_untrained(error)
             raise
         return self
 
@@ -283,9 +288,9 @@ class ModalityClassifier(
     ) -> None:
         """Train from scratch, or from where an interrupted fit had come to.
 
-        ``before``, what the classifier was, is emptied where the new network takes its place.
+        ``before``, what the classifier was, is emptied where the training begins.
         """
-        if groups is not None and len(groups := np.asarray(groups)) != len(encoded):
+        if groups is not None and len(groups := np.asarray(as_labels(groups))) != len(encoded):
             raise ValueError(f"groups has {len(groups)} entries but X has {len(encoded)} rows.")
         self._random_state = check_random_state(self.random_state)
         if checkpoint is not None:
@@ -304,15 +309,21 @@ class ModalityClassifier(
             self._warn_of_lost_classes(samples, encoded, classes)
             valid = self._validation_samples(everything, lead, held), encoded
         labels = {m: encoded[s.rows] for m, s in samples.items()}
-        self._specs = self._measure(samples)
+        self._know_cells(samples)
         self._read_pretrained(None if checkpoint is None else checkpoint.encoder_layers())
         with self._training():
-            before.clear()  # so that there is memory for the new network
             self._start(labels, classes)
+            before.clear()  # so that there is memory for the training
             schedule = None
             if self.lr_schedule == "cosine":
                 schedule = CosineAnnealingLR(self.optimizer_, self.max_epochs)
             self._run_epochs(samples, labels, self.max_epochs, valid, schedule, checkpoint)
+
+    def _drop_untrained(self, error: BaseException) -> None:
+        """Leave no network whose training an error has ended, but for Ctrl-C after an epoch."""
+        epochs = vars(self).get("history_") or [{}]
+        if not (isinstance(error, KeyboardInterrupt) and "train_batch_count" in epochs[0]):
+            vars(self).pop("module_", None)
 
     def _warn_of_lost_classes(self, samples: Samples, encoded: np.ndarray, classes) -> None:
         """Warn of classes of which early stopping holds out every row."""
@@ -360,9 +371,18 @@ class ModalityClassifier(
         -------
         self
             The classifier.
+
+        Raises
+        ------
+        ValueError
+            As in :meth:`fit`, and with ``early_stopping``, which needs more than one epoch.
         """
         first = not self.__sklearn_is_fitted__()
+        if first:
+            vars(self).pop("_reads", None)  # by a fit that failed
         self._check_params()
+        if self.early_stopping:
+            raise ValueError("partial_fit does not support early_stopping=True.")
         wide = n_dim(y) > 1 and getattr(y, "shape", ())[1:] != (1,)
         if wide and classes is not None and y_true is None:
             raise ValueError(
@@ -398,22 +418,27 @@ class ModalityClassifier(
         count = count_classes(samples, encoded, len(known))
         labels = {m: encoded[s.rows] for m, s in samples.items()}
         if first:
-            self._specs = self._measure(samples)
+            self._know_cells(samples)
             self._read_pretrained()
         else:
             self._check_cells(samples)
-        with self._training():
-            # Rows that are refused do not count.
-            self.class_count_ = count if first else self.class_count_ + count
+        try:
+            with self._training():
+                # Rows that are refused do not count.
+                self.class_count_ = count if first else self.class_count_ + count
+                if first:
+                    # Weights that are scaled by these rows would depend on which rows come first.
+                    unseen = dict.fromkeys((*labels, FUSED), np.array([], dtype=int))
+                    self._start(unseen, known)
+                else:
+                    if self.optimizer_ is None:
+                        self._initialize_optimizer()
+                    move(self.module_, self.criterion_, self.optimizer_, self.device_)
+                self._run_epochs(samples, labels, 1, None)
+        except BaseException as error:
             if first:
-                # Weights that are scaled by these rows would depend on which rows come first.
-                unseen = dict.fromkeys((*labels, FUSED), np.array([], dtype=int))
-                self._start(unseen, known)
-            else:
-                if self.optimizer_ is None:
-                    self._initialize_optimizer()
-                move(self.module_, self.criterion_, self.optimizer_, self.device_)
-            self._run_epochs(samples, labels, 1, None)
+                self._drop_untrained(error)
+            raise
         return self
 
     def initialize(self):

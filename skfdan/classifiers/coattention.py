@@ -61,8 +61,8 @@ class CoAttentionClassifier(JointClassifier):
     max_epochs : int, default=30
         Epochs; one is a pass through the audio samples. Not published.
     batch_size : int, default=32
-        Audio samples in a step, and as many rows without audio, at most. Not
-        published.
+        Audio samples in a step. Rows without audio are spread evenly over the steps, each at
+        most once an epoch and as many in a step at most. Not published.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes in the cross-entropy, keyed by label.
     predict_modality : {"fused", "audio", "text", "visual"}, default="fused"
@@ -113,6 +113,8 @@ class CoAttentionClassifier(JointClassifier):
         A row an epoch: ``train_loss``, ``feature_std`` (spread of the features over a
         batch, relative to their size; of every fourth batch), ``valid_uar`` with early
         stopping, ``dur`` in seconds.
+    device_ : str
+        Where it was trained, and predicts: "cpu", "cuda", ...
     report_ : DataFrame
         What ``fit`` could not use: row, file, stage and reason.
     class_count_ : ndarray of shape (n_classes,)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import numpy as np
 import torch
 
 from skfdan.classifiers._bank import BankMixin
+from skfdan.classifiers._batches import Batches
 from skfdan.classifiers._recipes import FDANRecipes
+from skfdan.classifiers._samples import Samples
 from skfdan.classifiers.base import ModalityClassifier
 from skfdan.nn.adaptation import ADAPTATIONS, AdaptationLoss
 from skfdan.nn.fdan import FDANNet, FDANOutput
@@ -137,8 +140,9 @@ class FDANClassifier(FDANRecipes, BankMixin, ModalityClassifier):
         ``"official"`` computes what the released code computes, defects
         included (see :class:`skfdan.nn.OfficialFDANNet`), to compare with only:
         ``shared_backbone``, ``shared_bottleneck``, ``n_layers``, ``n_heads``, ``ffn_dim``,
-        ``dropout``, ``ramp`` and ``inference`` have no effect there. Training
-        settings (lr, momentum, epochs) stay yours.
+        ``dropout``, ``ramp`` and ``inference`` have no effect there; α grows with every
+        step, by :func:`skfdan.nn.dsan_ramp` with ``gamma=1``, from 0 to 0.46 times
+        ``alpha``. Training settings (lr, momentum, epochs) stay yours.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes in the cross-entropy of each modality, keyed by
         label.
@@ -212,11 +216,14 @@ class FDANClassifier(FDANRecipes, BankMixin, ModalityClassifier):
     history_ : skorch.history.History
         A row an epoch: ``train_loss``, its terms ``ce_audio``, ``ce_visual``,
         the adaptation loss under its name, such as ``lmmd`` (unweighted), and
-        ``alpha`` (as used), with ``"daan"`` its factor ``mu``, ``feature_std``
+        ``alpha`` (as used; the mean over the steps, between which it grows with
+        ``variant="official"`` alone), with ``"daan"`` its factor ``mu``, ``feature_std``
         (spread of the features over a batch, relative to their size; of every fourth batch),
         ``valid_uar`` with early stopping, ``dur`` in seconds.
     reference_bank_ : dict of modality to ndarray of shape (n_layers, n_bank, bottleneck)
         Features that stand in for a modality at prediction.
+    device_ : str
+        Where it was trained, and predicts: "cpu", "cuda", ...
     report_ : DataFrame
         What ``fit`` could not use: row, file, stage and reason.
     class_count_ : ndarray of shape (n_classes,)
@@ -376,6 +383,10 @@ class FDANClassifier(FDANRecipes, BankMixin, ModalityClassifier):
         self._check_choice("inference", ("bank", "bypass"))
         self._check_choice("ramp", (None, "dsan"))
         self._check_choice("adaptation", (*ADAPTATIONS, None))
+        width = self.ffn_dim
+        whole = isinstance(width, (int, np.integer)) and not isinstance(width, bool)
+        if width is not None and not (whole and width >= 1):
+            raise ValueError(f"ffn_dim={width!r}: it must be a whole number, at least 1, or None.")
 
     def _takes_unlabelled(self) -> bool:
         return self.adaptation not in ("lmmd", None)
@@ -429,6 +440,19 @@ class FDANClassifier(FDANRecipes, BankMixin, ModalityClassifier):
             normalize=self.lmmd_normalize,
         )
 
+    def _make_batches(self, samples: Samples, labels: dict[str, np.ndarray]) -> Batches:
+        batches = super()._make_batches(samples, labels)
+        if self.variant == "official":
+            self._n_steps = self.max_epochs * batches.n_steps
+        return batches
+
+    def _done(self) -> float:
+        """Return the share of the training that is done: whole epochs, or steps as released."""
+        if self.variant != "official":
+            return self._progress
+        step = len(self.history_[-1]["batches"]) - 1
+        return min(1.0, self._progress + step / self._n_steps)
+
     def _loss_terms(self, output: FDANOutput, y: dict[str, torch.Tensor]):
         """Eq. 9."""
         terms = {f"ce_{m}": self._cross_entropy(m, output.logits[m], y[m]) for m in y}
@@ -437,7 +461,7 @@ class FDANClassifier(FDANRecipes, BankMixin, ModalityClassifier):
         if len(y) == len(MODALITIES) and adapt is not None:
             if adapt.mu is not None:
                 terms["mu"] = adapt.mu
-            distance = adapt(output.adapted(), output.logits, y, self._progress)
+            distance = adapt(output.adapted(), output.logits, y, self._done())
             terms |= {adapt.name: distance, "alpha": self.alpha * self._ramp()}
             loss = loss + terms["alpha"] * distance
         return loss, terms
@@ -450,8 +474,8 @@ class FDANClassifier(FDANRecipes, BankMixin, ModalityClassifier):
 
     def _ramp(self) -> float:
         if self.variant == "official":
-            return dsan_ramp(self._progress, gamma=1.0)
-        return 1.0 if self.ramp is None else dsan_ramp(self._progress)
+            return dsan_ramp(self._done(), gamma=1.0)
+        return 1.0 if self.ramp is None else dsan_ramp(self._done())
 
     def _collapse_message(self, spread: float) -> str:
         message = super()._collapse_message(spread)

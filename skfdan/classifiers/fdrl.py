@@ -105,8 +105,8 @@ class FDRLClassifier(PretrainedClassifier):
     max_epochs : int, default=100
         Epochs; one is a pass through the audio samples. Published as an upper bound.
     batch_size : int, default=32
-        Audio samples in a step, and as many rows without audio, at most.
-        Published is 8.
+        Audio samples in a step. Rows without audio are spread evenly over the steps, each at
+        most once an epoch and as many in a step at most. Published is 8.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes in the cross-entropy of L_task, keyed by label.
     predict_modality : {"fused", "audio", "text", "visual"}, default="fused"
@@ -159,6 +159,8 @@ class FDRLClassifier(PretrainedClassifier):
         A row an epoch: ``train_loss``, its unweighted terms, ``mu``, ``feature_std``
         (spread of the features over a batch, relative to their size; of every fourth
         batch), ``valid_uar`` with early stopping, ``dur`` in seconds.
+    device_ : str
+        Where it was trained, and predicts: "cpu", "cuda", ...
     report_ : DataFrame
         What ``fit`` could not use: row, file, stage and reason.
     class_count_ : ndarray of shape (n_classes,)
@@ -354,6 +356,9 @@ class FDRLClassifier(PretrainedClassifier):
             orthogonality=self.orthogonality,
             ablation=self.ablation,
         )
+
+    def _common_features(self, output: FDRLOutput, modality: str) -> torch.Tensor:
+        return output.shared[modality][output.index[modality]]
 
     def _loss_terms(self, output: FDRLOutput, y: dict[str, torch.Tensor]):
         task = self._cross_entropy(FUSED, output.logits[FUSED], y[FUSED])

@@ -108,6 +108,8 @@ class GMTCNetClassifier(ModalityClassifier):
         A row an epoch: ``train_loss``, which is ``ce_audio``, ``feature_std`` (spread
         of the features over a batch, relative to their size; of every fourth batch),
         ``valid_uar`` with early stopping, ``dur`` in seconds.
+    device_ : str
+        Where it was trained, and predicts: "cpu", "cuda", ...
     report_ : DataFrame
         What ``fit`` could not use: row, file, stage and reason.
     class_count_ : ndarray of shape (n_classes,)
@@ -259,7 +261,8 @@ class GMTCNetClassifier(ModalityClassifier):
             Arguments of the optimiser.
         """
         args, kwargs = super().get_params_for_optimizer(prefix, named_parameters)
-        if issubclass(self.optimizer, torch.optim.Adam):
+        # Not a subclass: in newer versions of torch AdamW is one.
+        if self.optimizer is torch.optim.Adam:
             kwargs = {"betas": (0.93, 0.98), "eps": 1e-8} | kwargs
         return args, kwargs
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from skfdan.classifiers._batches import JointBatch, JointBatches, gather, joint_index
 from skfdan.classifiers._prediction import mean_by_row
@@ -61,6 +62,14 @@ class JointClassifier(ModalityClassifier):
             "index": move(index),
             "ignored": None if ignored is None else move(ignored),
         }
+
+    def _common_features(self, output: FDANOutput, modality: str) -> torch.Tensor | None:
+        """Return features of rows that are read by one modality, in a space common to all.
+
+        None where the network has no such space: what it classifies may hold each modality in
+        columns of its own.
+        """
+        return None
 
     def _row_outputs(self, samples: Samples, n: int):
         """Return log-probabilities and features of rows, whose samples are read together."""

@@ -84,8 +84,9 @@ class MISAClassifier(JointClassifier):
     max_epochs : int, default=100
         Epochs; one is a pass through the audio samples. Ours.
     batch_size : int, default=32
-        Audio samples in a step, and as many rows without audio, at most. The
-        published settings lie between 16 and 64.
+        Audio samples in a step. Rows without audio are spread evenly over the steps, each at
+        most once an epoch and as many in a step at most. The published settings
+        lie between 16 and 64.
     backbone : str or callable, default="resnet34"
         Embeds image-like cells: "resnet34", "resnet18", "resnet50", "vgg16",
         "vgg19" or "cnn" (a small one), or a callable that returns a module and
@@ -176,6 +177,8 @@ class MISAClassifier(JointClassifier):
         and ``recon``, ``feature_std`` (spread of the features over a batch, relative to
         their size; of every fourth batch), ``valid_uar`` with early stopping, ``dur``
         in seconds.
+    device_ : str
+        Where it was trained, and predicts: "cpu", "cuda", ...
     report_ : DataFrame
         What ``fit`` could not use: row, file, stage and reason.
     class_count_ : ndarray of shape (n_classes,)
@@ -326,6 +329,9 @@ class MISAClassifier(JointClassifier):
             ffn_dim=self.ffn_dim,
             dropout=self.dropout,
         )
+
+    def _common_features(self, output: MISAOutput, modality: str) -> torch.Tensor:
+        return output.shared[modality][output.index[modality]]
 
     def _loss_terms(self, output: MISAOutput, y: dict[str, torch.Tensor]):
         terms = {"ce": self._cross_entropy(FUSED, output.logits[FUSED], y[FUSED])}

@@ -109,7 +109,7 @@ class SDTClassifier(JointClassifier):
         Dialogues in a step. Published for IEMOCAP; 8 for MELD.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes in the cross-entropies, keyed by label. The released code
-        has some for IEMOCAP.
+        has some for IEMOCAP, see the notes.
     predict_modality : {"fused", "text", "audio", "visual"}, default="fused"
         Which cells a prediction reads. ``"fused"`` fuses those that a row has;
         the others read one modality, whatever else the rows have. Can be changed
@@ -164,6 +164,8 @@ class SDTClassifier(JointClassifier):
         ``distillation``, ``feature_std`` (spread of the features over a batch, relative
         to their size; of every fourth batch), ``valid_uar`` with early stopping,
         ``dur`` in seconds.
+    device_ : str
+        Where it was trained, and predicts: "cpu", "cuda", ...
     report_ : DataFrame
         What ``fit`` could not use: row, file, stage and reason.
     class_count_ : ndarray of shape (n_classes,)
@@ -186,10 +188,18 @@ class SDTClassifier(JointClassifier):
 
     Notes
     -----
-    With ``standardize=False`` and rows that have all modalities, network, loss and optimiser
-    are those of the released code for IEMOCAP, which for MELD are
-    ``unimodal_gate="frozen"``, ``temperature=8``, ``lr=5e-6``, ``batch_size=8`` and
-    ``max_epochs=50``. The terms of a modality leave out the rows that lack it.
+    With ``standardize=False`` and rows that have all modalities, network and optimiser
+    are those of the released code for IEMOCAP. For MELD, with ``unimodal_gate="frozen"``,
+    ``temperature=8``, ``lr=5e-6``, ``batch_size=8`` and ``max_epochs=50``, the loss is too.
+    The terms of a modality leave out the rows that lack it.
+
+    For IEMOCAP the released code weights the classes of the cross-entropies by
+    1/0.086747 (happiness), 1/0.144406 (sadness), 1/0.227883 (neutral), 1/0.160585 (anger),
+    1/0.127711 (excitement) and 1/0.252668 (frustration); here that is ``class_weight``, which
+    is None unless given. Their normalisation differs: there each batch's weighted sum is
+    divided by the sum of the batch's weights, here by its number of labels, with weights that
+    average 1 over the training rows. So a batch of light classes counts less here. The
+    distillation has no weights in either.
 
     References
     ----------
@@ -375,8 +385,9 @@ class SDTClassifier(JointClassifier):
 
         Notes
         -----
-        Where parameters, X or y are refused, a fitted classifier is as it was. Where
-        the network can't be built, or diverges, it is not fitted any more.
+        Where parameters, X or y are refused, or the network can't be built, a fitted
+        classifier is as it was. Where the training fails or diverges, it is not fitted any
+        more; Ctrl-C after the first epoch only ends the training early.
         """
         X, dialogues = self._take_dialogues(X)
         dialogues.groups = groups
@@ -435,7 +446,8 @@ class SDTClassifier(JointClassifier):
             return super()._outputs(X)
 
     def _fit_samples(self, samples, encoded, classes, groups, checkpoint, before) -> None:
-        groups = CURRENT.get().apart(len(encoded))
+        dialogues = CURRENT.get()
+        groups = dialogues.apart(len(encoded)) if self.early_stopping else dialogues.groups
         super()._fit_samples(samples, encoded, classes, groups, checkpoint, before)
 
     def _validation_samples(self, samples: Samples, lead: str, held: ModalitySamples) -> Samples:
@@ -495,6 +507,10 @@ class SDTClassifier(JointClassifier):
         speaker = x.speaker.to(self.device_, non_blocking=True)
         arguments = self._arguments(x.cells, x.index, x.ignored)
         return self.module_(**arguments, lengths=x.lengths, speaker=speaker)
+
+    def _common_features(self, output: SDTOutput, modality: str) -> torch.Tensor:
+        # The sum that the gates weigh, which is of one modality here.
+        return output.layers[FUSED][-1]
 
     def _loss_terms(self, output: SDTOutput, y: dict[str, torch.Tensor]):
         labels = y[FUSED]

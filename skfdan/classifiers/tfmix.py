@@ -9,9 +9,10 @@ import numpy as np
 import torch
 
 from skfdan.classifiers._samples import ModalitySamples, Samples
-from skfdan.classifiers._validation import check_groups, hold_out
+from skfdan.classifiers._validation import hold_out
 from skfdan.classifiers.base import ModalityClassifier
 from skfdan.nn.tfmix import TFMixNet, TFMixOutput
+from skfdan.table import as_labels, check_groups
 
 __all__ = ["TFMixClassifier"]
 
@@ -135,6 +136,8 @@ class TFMixClassifier(ModalityClassifier):
         ``ce_transformer``, ``feature_std`` (spread of the features over a batch,
         relative to their size; of every fourth batch), ``valid_uar`` with early
         stopping, ``dur`` in seconds.
+    device_ : str
+        Where it was trained, and predicts: "cpu", "cuda", ...
     report_ : DataFrame
         What ``fit`` could not use: row, file, stage and reason.
     class_count_ : ndarray of shape (n_classes,)
@@ -287,7 +290,7 @@ class TFMixClassifier(ModalityClassifier):
         ValueError
             If the input can't be read; the message names the row.
         """
-        self._groups = None if groups is None else np.asarray(groups)
+        self._groups = None if groups is None else np.asarray(as_labels(groups))
         self._weighing = self.weighting == "uar"
         try:
             return super().fit(

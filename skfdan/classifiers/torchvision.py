@@ -132,6 +132,8 @@ class TorchvisionClassifier(ModalityClassifier):
         A row an epoch: ``train_loss``, its terms ``ce_audio`` and ``ce_visual``,
         ``feature_std`` (spread of the features over a batch, relative to their size; of
         every fourth batch), ``valid_uar`` with early stopping, ``dur`` in seconds.
+    device_ : str
+        Where it was trained, and predicts: "cpu", "cuda", ...
     report_ : DataFrame
         What ``fit`` could not use: row, file, stage and reason.
     class_count_ : ndarray of shape (n_classes,)

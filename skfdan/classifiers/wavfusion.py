@@ -58,7 +58,8 @@ class WavFusionClassifier(PretrainedClassifier):
         How much nearer a clip must be to one of its emotion in another modality
         than to one of another emotion in its own, as a cosine. Not published.
     n_deep : int, default=3
-        Layers with gated attention (Table 6). Published, of wav2vec 2.0's twelve.
+        Layers with gated attention (Table 6). Published, of wav2vec 2.0's twelve. Without
+        any, 0, the means of all modalities side by side are classified, as published.
     lvc : bool, default=True
         False leaves the learnable visual centre out (Table 4).
     fusion : {"gated", "concat"}, default="gated"
@@ -91,8 +92,8 @@ class WavFusionClassifier(PretrainedClassifier):
     max_epochs : int, default=30
         Epochs; one is a pass through the audio samples. Not published.
     batch_size : int, default=32
-        Audio samples in a step, and as many rows without audio, at most. Not
-        published.
+        Audio samples in a step. Rows without audio are spread evenly over the steps, each at
+        most once an epoch and as many in a step at most. Not published.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes in the cross-entropy, keyed by label.
     predict_modality : {"fused", "audio", "text", "visual"}, default="fused"
@@ -143,6 +144,8 @@ class WavFusionClassifier(PretrainedClassifier):
         A row an epoch: ``train_loss``, its unweighted terms ``ce`` and ``margin``,
         ``feature_std`` (spread of the features over a batch, relative to their size; of
         every fourth batch), ``valid_uar`` with early stopping, ``dur`` in seconds.
+    device_ : str
+        Where it was trained, and predicts: "cpu", "cuda", ...
     report_ : DataFrame
         What ``fit`` could not use: row, file, stage and reason.
     class_count_ : ndarray of shape (n_classes,)
@@ -315,6 +318,10 @@ class WavFusionClassifier(PretrainedClassifier):
 
     def _trained_layers(self, modality: str) -> WavFusionNet:
         return self.module_
+
+    def _common_features(self, output: WavFusionOutput, modality: str) -> torch.Tensor:
+        # Empty in a network of one modality, of which there is nothing to compare.
+        return output.common.get(modality, output.layers[FUSED][-1])
 
     def _loss_terms(self, output: WavFusionOutput, y: dict[str, torch.Tensor]):
         terms = {

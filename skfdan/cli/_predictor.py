@@ -232,20 +232,12 @@ def _decoder(clf: ModalityClassifier, modality: str, folder: str) -> Any:
         "Save the pipeline with its transformer, save_pretrained(make_pipeline(transformer, "
         f"classifier), folder), or fit the classifier on paths with {name}=..."
     )
-    # The default decoders make pictures; whoever reads files is fitted on a table of their paths.
-    pictures = spec.kind == "image" and spec.uint8 is (modality == "visual")
-    if name not in params or not pictures or clf.n_features_in_ != len(clf._columns):
+    if not getattr(clf, "_read_files", {}).get(modality):
         raise ModelError(
             f"{folder!r} holds a {type(clf).__name__} alone, which was trained on arrays of "
-            f"{modality}, and not what makes such arrays of files. {remedy}"
+            f"{modality} or does not say otherwise, and not what makes such arrays of files. "
+            f"{remedy}"
         )
-    warnings.warn(
-        f"{folder!r} holds a {type(clf).__name__} alone and does not say what its {modality} was "
-        f"prepared with: {default!r} is taken. If that is not what it was trained on, its scores "
-        f"mean nothing. {remedy}",
-        UserWarning,
-        stacklevel=3,
-    )
     return default
 
 

@@ -11,6 +11,7 @@ __all__ = [
     "COLOURS",
     "LINES",
     "MARKERS",
+    "NOUNS",
     "class_styles",
     "font_size",
     "import_pyplot",
@@ -34,9 +35,16 @@ COLOURS = (
     "#F0E442",  # yellow
 )
 
-#: Strokes for faces and areas for voices, as in Fig. 5 of the FDAN paper; one pair for
-#: every eight emotions.
-MARKERS = {"visual": ("+", "x", (6, 2), (3, 2)), "audio": ("o", "s", "^", "D")}
+#: Strokes for faces and areas for voices, as in Fig. 5 of the FDAN paper, and full areas for
+#: texts; one of each for every eight emotions.
+MARKERS = {
+    "visual": ("+", "x", (6, 2), (3, 2)),
+    "audio": ("o", "s", "^", "D"),
+    "text": ("v", "*", "<", ">"),
+}
+
+#: What samples of a modality are called.
+NOUNS = {"visual": "faces", "audio": "voices", "text": "texts"}
 
 #: Lines that differ without their colours too.
 LINES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))

@@ -11,7 +11,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from skfdan.table import MODALITIES, is_missing, stack_modalities
+from skfdan.table import MODALITIES, TEXT, is_missing, stack_modalities
 
 if TYPE_CHECKING:
     from skfdan.classifiers.base import ModalityClassifier
@@ -25,6 +25,9 @@ __all__ = [
 ]
 
 Arrays = dict[str, np.ndarray]
+
+#: In the order in which they are shown.
+KNOWN = (*MODALITIES, TEXT)
 
 
 def check_labels(who: str, n: int | None = None, of: str = "X", **columns: Any) -> list[np.ndarray]:
@@ -88,8 +91,13 @@ def network_classifier(who: str, estimator: Any) -> tuple[Any, ModalityClassifie
 
 
 def features_by_modality(who: str, estimator: Any, X: Any, y: Any) -> tuple[Arrays, Arrays]:
-    """Return the classifier's features of each modality that X holds, and their labels."""
+    """Return features of each modality that X holds, in one space, and their labels.
+
+    They are those of ``transform``. What a joint classifier transforms may hold each modality in
+    columns of its own; of such a one, those that its network brings together.
+    """
     from skfdan.classifiers._forms import missing_cells, n_dim
+    from skfdan.classifiers.joint import JointClassifier
 
     prepare, clf = network_classifier(who, estimator)
     if "predict_modality" not in clf.get_params(deep=False):
@@ -107,13 +115,15 @@ def features_by_modality(who: str, estimator: Any, X: Any, y: Any) -> tuple[Arra
         X = prepare.transform(X)
     # A copy shares the network, and what is to be predicted can be changed on it.
     reader = copy.copy(clf)
+    if isinstance(clf, JointClassifier):
+        reader._features_of = lambda out, _: _common(who, reader, out)
     table = reader._as_table(X)
     (y,) = check_labels(who, len(X) if table is None else len(table), y=y)
     check_known(who, "y", y, clf.classes_, f"the classes of the {type(clf).__name__}:")
     if table is not None:
-        rows = {m: np.flatnonzero(~missing_cells(table[m])) for m in MODALITIES if m in clf._specs}
+        rows = {m: np.flatnonzero(~missing_cells(table[m])) for m in KNOWN if m in clf._specs}
     else:
-        matrix = [m for m in MODALITIES if getattr(clf, m) is not None] if n_dim(X) == 2 else []
+        matrix = [m for m in KNOWN if getattr(clf, m) is not None] if n_dim(X) == 2 else []
         rows = {m: np.arange(len(y)) for m in matrix or [clf._single()]}
     features, labels = {}, {}
     for modality, chosen in rows.items():
@@ -121,12 +131,12 @@ def features_by_modality(who: str, estimator: Any, X: Any, y: Any) -> tuple[Arra
             continue
         reader.predict_modality = modality
         # Not of the table, where X is one: it lacks the columns of dialogues.
-        # An array, whatever sklearn.set_config says.
-        values = np.asarray(
-            reader.transform(
-                X if table is None else (X if hasattr(X, "iloc") else table).iloc[chosen]
-            )
-        )
+        part = X if table is None else (X if hasattr(X, "iloc") else table).iloc[chosen]
+        if isinstance(clf, JointClassifier):
+            values = reader._outputs(part)[1]
+        else:
+            # An array, whatever sklearn.set_config says.
+            values = np.asarray(reader.transform(part))
         # Files that could not be read have no features; the classifier has warned of them.
         usable = np.isfinite(values).all(axis=1)
         if usable.any():
@@ -139,6 +149,17 @@ def features_by_modality(who: str, estimator: Any, X: Any, y: Any) -> tuple[Arra
     return features, labels
 
 
+def _common(who: str, reader: Any, output: Any) -> Any:
+    """Return the features that a display compares, of what the network gave."""
+    features = reader._common_features(output, reader.predict_modality)
+    if features is None:
+        raise TypeError(
+            f"{who}: {type(reader).__name__} has no space that its modalities share: each has "
+            "columns of its own. Compare features of your choice by from_features."
+        )
+    return features
+
+
 def pick_features(
     who: str, features: Any, labels: Any, max_samples: int | None, random_state: Any
 ) -> tuple[Arrays, Arrays]:
@@ -149,10 +170,10 @@ def pick_features(
                 f"{who}: {name} must map a modality to an array, "
                 f'{{"visual": ..., "audio": ...}}; got {type(value).__name__}.'
             )
-    unknown = [m for m in features if m not in MODALITIES]
+    unknown = [m for m in features if m not in KNOWN]
     if unknown:
         raise ValueError(
-            f"{who}: the modality {unknown[0]!r} is unknown; it is one of {', '.join(MODALITIES)}."
+            f"{who}: the modality {unknown[0]!r} is unknown; it is one of {', '.join(KNOWN)}."
         )
     if set(features) != set(labels):
         raise ValueError(
@@ -164,7 +185,7 @@ def pick_features(
     rng = check_random_state(random_state)
     out: Arrays = {}
     kept: Arrays = {}
-    for modality in (m for m in MODALITIES if m in features):
+    for modality in (m for m in KNOWN if m in features):
         values = np.asarray(features[modality], dtype=np.float64)
         if values.ndim != 2:
             raise ValueError(
@@ -182,8 +203,6 @@ def pick_features(
         out[modality], kept[modality] = values, y
     widths = {m: values.shape[1] for m, values in out.items()}
     if len(set(widths.values())) > 1:
-        raise ValueError(
-            f"{who}: visual features have {widths['visual']} columns and audio features "
-            f"{widths['audio']}; they must lie in one space."
-        )
+        have = ", ".join(f"{m} features {width}" for m, width in widths.items())
+        raise ValueError(f"{who}: they must lie in one space, but columns differ: {have}.")
     return out, kept

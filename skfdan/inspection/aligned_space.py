@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from ._figure import class_styles, font_size, import_pyplot, make_panels, merge, write_names
+from ._figure import NOUNS, class_styles, font_size, import_pyplot, make_panels, merge, write_names
 from ._reading import check_known, check_labels, features_by_modality, pick_features
 
 __all__ = ["AlignedSpaceDisplay"]
@@ -19,7 +21,8 @@ class AlignedSpaceDisplay:
     """Faces and voices in the space that the network brings them to, seen in a plane.
 
     As Fig. 5 of the FDAN paper [1]_: strokes are faces, discs are voices, colours are
-    emotions (from the ninth emotion on, other strokes and areas). Make one with
+    emotions (from the ninth emotion on, other strokes and areas). Texts, where there are
+    any, are full triangles. Make one with
     :meth:`from_estimator` or :meth:`from_features`.
 
     Parameters
@@ -128,7 +131,7 @@ class AlignedSpaceDisplay:
         NotFittedError
             If the classifier is not fitted.
         TypeError
-            If it does not give features of each modality.
+            If it does not give features of each modality in one space.
         ValueError
             If ``y`` does not fit X, or holds emotions the classifier does not know.
 
@@ -136,6 +139,15 @@ class AlignedSpaceDisplay:
         -----
         Features are those of ``transform``: the last layer's, each sample's computed from
         its own row (with ``inference="bank"``, from the bank too), several frames averaged.
+
+        Of classifiers that fuse the cells of a row, they are those of the space that the
+        network brings all modalities to, text included: the shared representations of
+        :class:`skfdan.classifiers.MISAClassifier` and
+        :class:`skfdan.classifiers.FDRLClassifier`, the space of the margin loss of
+        :class:`skfdan.classifiers.WavFusionClassifier`, and what the classifier of
+        :class:`skfdan.classifiers.SDTClassifier` reads.
+        :class:`skfdan.classifiers.CoAttentionClassifier` has none and is refused: each
+        modality has columns of its own there, which lie apart whatever was learned.
         """
         who = f"{cls.__name__}.from_estimator"
         import_pyplot(who)
@@ -169,8 +181,8 @@ class AlignedSpaceDisplay:
         Parameters
         ----------
         features : dict of modality to array-like of shape (n, d)
-            Features of ``"visual"`` and ``"audio"`` samples, or of one of them; n may
-            differ.
+            Features of ``"visual"``, ``"audio"`` and ``"text"`` samples, or of some of
+            them, in one space; n may differ.
         labels : dict of modality to array-like of shape (n,)
             Their emotions.
         classes : array-like of shape (n_classes,), default=None
@@ -236,7 +248,7 @@ class AlignedSpaceDisplay:
             Where to draw.
         annotate : bool, default=True
             Whether to write each emotion's name where the middle (median) of its samples
-            is, or those of its faces and of its voices where these lie apart, so that the
+            is, or those of its modalities where these lie apart, so that the
             picture can be read without colours.
         legend : bool, default=True
             Whether to say what colours and markers mean.
@@ -275,11 +287,9 @@ class AlignedSpaceDisplay:
         if legend:
             for modality in self.embedding:
                 _, marker = class_styles(1, modality)[0]
-                what = "faces" if modality == "visual" else "voices"
-                name = f"{what} ({len(self.labels[modality])})"
-                handles.append(
-                    Line2D([], [], ls="", marker=marker, color="0.3", mfc="none", label=name)
-                )
+                name = f"{NOUNS[modality]} ({len(self.labels[modality])})"
+                kw = {"color": "0.3"} if modality == "text" else {"color": "0.3", "mfc": "none"}
+                handles.append(Line2D([], [], ls="", marker=marker, label=name, **kw))
             for i, label in enumerate(classes):
                 colour, marker = class_styles(len(classes), "audio")[i]
                 handles.append(Line2D([], [], ls="", marker=marker, color=colour, label=str(label)))
@@ -315,7 +325,8 @@ class AlignedSpaceDisplay:
         for label in self.classes:
             own = [p[self.labels[m] == label] for m, p in self.embedding.items()]
             each = [np.median(p, axis=0) for p in own if len(p)]
-            if len(each) == 2 and np.linalg.norm(each[0] - each[1]) <= far:
+            apart = [np.linalg.norm(a - b) for a, b in combinations(each, 2)]
+            if apart and max(apart) <= far:
                 each = [np.median(points[labels == label], axis=0)]
             middles += [(str(label), middle) for middle in each]
         return middles

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._figure import COLOURS, import_pyplot, make_panels, merge, turn_long_labels
+from ._figure import COLOURS, NOUNS, import_pyplot, make_panels, merge, turn_long_labels
 from ._reading import check_known, check_labels, features_by_modality, pick_features
 
 __all__ = ["ClassDiscrepancyDisplay"]
 
 
 class ClassDiscrepancyDisplay:
-    r"""Each class's term of the local maximum mean discrepancy (LMMD) of faces and voices.
+    r"""Each class's term of the local maximum mean discrepancy (LMMD) of two modalities.
 
     The terms of the sum over classes in Eq. 8 of the FDAN paper [1]_,
 
@@ -29,7 +29,9 @@ class ClassDiscrepancyDisplay:
     classes : ndarray of shape (n_classes,)
         Emotions.
     counts : ndarray of shape (n_classes, 2), int
-        Visual and audio samples of each.
+        Samples of each, of both modalities.
+    modalities : tuple of two of {"visual", "audio", "text"}, default=("visual", "audio")
+        What is compared.
 
     Attributes
     ----------
@@ -70,22 +72,36 @@ class ClassDiscrepancyDisplay:
     >>> plt.close(display.figure_)
     """
 
-    def __init__(self, discrepancies, *, classes, counts):
+    def __init__(self, discrepancies, *, classes, counts, modalities=("visual", "audio")):
         self.discrepancies = discrepancies
         self.classes = classes
         self.counts = counts
+        self.modalities = modalities
 
     @classmethod
     def from_estimator(
-        cls, estimator, X, y, *, max_samples=None, random_state=None, ax=None, **plot_kw
+        cls,
+        estimator,
+        X,
+        y,
+        *,
+        modalities=None,
+        max_samples=None,
+        random_state=None,
+        ax=None,
+        **plot_kw,
     ):
         """Draw the discrepancies between the features of a fitted classifier.
 
         Parameters
         ----------
-        estimator, X, y, max_samples, random_state, ax
-            As in :meth:`skfdan.inspection.AlignedSpaceDisplay.from_estimator`; X must hold
-            both modalities.
+        estimator, X, y
+            As in :meth:`skfdan.inspection.AlignedSpaceDisplay.from_estimator`, as are the
+            features that are compared; X must hold both modalities.
+        modalities : tuple of two of {"visual", "audio", "text"} or None, default=None
+            What to compare; None takes the two that there are.
+        max_samples, random_state, ax
+            As in :meth:`skfdan.inspection.AlignedSpaceDisplay.from_estimator`.
         **plot_kw : dict
             Further arguments of :meth:`plot`.
 
@@ -101,6 +117,7 @@ class ClassDiscrepancyDisplay:
             features,
             labels,
             classes=estimator.classes_,
+            modalities=modalities,
             max_samples=max_samples,
             random_state=random_state,
             ax=ax,
@@ -114,6 +131,7 @@ class ClassDiscrepancyDisplay:
         labels,
         *,
         classes=None,
+        modalities=None,
         max_samples=None,
         random_state=None,
         ax=None,
@@ -123,13 +141,13 @@ class ClassDiscrepancyDisplay:
 
         Parameters
         ----------
-        features : dict of {"visual", "audio"} to array-like of shape (n, d)
-            Features; n may differ.
-        labels : dict of {"visual", "audio"} to array-like of shape (n,)
+        features : dict of {"visual", "audio", "text"} to array-like of shape (n, d)
+            Features in one space; n may differ.
+        labels : dict of modality to array-like of shape (n,)
             Their emotions.
         classes : array-like of shape (n_classes,), default=None
             Emotions to show; None takes those there are, sorted.
-        max_samples, random_state, ax, **plot_kw
+        modalities, max_samples, random_state, ax, **plot_kw
             As in :meth:`from_estimator`.
 
         Returns
@@ -142,7 +160,8 @@ class ClassDiscrepancyDisplay:
         ImportError
             If matplotlib is not installed.
         ValueError
-            If a modality is missing, or features and labels do not fit.
+            If a modality is missing, there are three and ``modalities`` does not say which
+            to compare, or features and labels do not fit.
         """
         who = f"{cls.__name__}.from_features"
         import_pyplot(who)
@@ -152,6 +171,13 @@ class ClassDiscrepancyDisplay:
                 f"{who}: there are {next(iter(features))} features only; a discrepancy needs both "
                 "modalities."
             )
+        pair = tuple(features) if modalities is None else tuple(modalities)
+        if len(set(pair)) != 2 or len(pair) != 2 or set(pair) - set(features):
+            raise ValueError(
+                f"{who}: there are features of {', '.join(features)}, and modalities="
+                f"{modalities!r}; name two of them."
+            )
+        features, labels = ({m: of[m] for m in pair} for of in (features, labels))
         if classes is None:
             classes = np.unique(np.concatenate(list(labels.values())))
         else:
@@ -159,8 +185,9 @@ class ClassDiscrepancyDisplay:
         for modality, y in labels.items():
             check_known(who, f"labels of {modality}", y, classes, "the classes")
         member = {m: (y[:, None] == classes).astype(float) for m, y in labels.items()}
-        counts = np.stack([member[m].sum(0) for m in ("visual", "audio")], axis=1).astype(int)
-        return cls(_terms(features, member), classes=classes, counts=counts).plot(ax=ax, **plot_kw)
+        counts = np.stack([member[m].sum(0) for m in pair], axis=1).astype(int)
+        display = cls(_terms(features, member), classes=classes, counts=counts, modalities=pair)
+        return display.plot(ax=ax, **plot_kw)
 
     def plot(self, *, ax=None, xticks_rotation=None, bar_kw=None):
         """Draw the discrepancies.
@@ -195,13 +222,14 @@ class ClassDiscrepancyDisplay:
             lmmd, color=COLOURS[5], linestyle="--", linewidth=1.4, label=f"LMMD (mean), {lmmd:.3g}"
         )
         names = [
-            f"{label} ({visual}+{audio})"
-            for label, (visual, audio) in zip(self.classes, self.counts, strict=True)
+            f"{label} ({first}+{second})"
+            for label, (first, second) in zip(self.classes, self.counts, strict=True)
         ]
         axis.set_xticks(np.arange(n), names)
         turn_long_labels(axis, names, xticks_rotation)
-        axis.set_xlabel("Emotion (number of faces + voices)")
-        axis.set_ylabel("Discrepancy of faces and voices, $d_c$")
+        first, second = (NOUNS[m] for m in self.modalities)
+        axis.set_xlabel(f"Emotion (number of {first} + {second})")
+        axis.set_ylabel(f"Discrepancy of {first} and {second}, $d_c$")
         axis.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
         self.figure_, self.ax_ = figure, axis
         return self
@@ -213,13 +241,13 @@ def _terms(features, member) -> np.ndarray:
 
     from skfdan.nn import lmmd
 
-    visual, audio = (torch.from_numpy(features[m]) for m in ("visual", "audio"))
+    first, second = (torch.from_numpy(values) for values in features.values())
     terms = []
-    for own in zip(member["visual"].T, member["audio"].T, strict=True):
+    for own in zip(*(columns.T for columns in member.values()), strict=True):
         if not all(column.any() for column in own):
             terms.append(np.nan)
             continue
         terms.append(
-            float(lmmd(visual, audio, *(torch.from_numpy(c[:, None].copy()) for c in own)))
+            float(lmmd(first, second, *(torch.from_numpy(c[:, None].copy()) for c in own)))
         )
     return np.array(terms)

@@ -11,7 +11,7 @@ from sklearn.base import clone
 from sklearn.model_selection import BaseCrossValidator, check_cv
 from sklearn.utils import indexable
 
-from skfdan.table import is_missing
+from skfdan.table import as_labels, check_groups, is_missing
 
 __all__ = ["AudioHoldout", "audio_rows"]
 
@@ -41,7 +41,8 @@ class AudioHoldout(BaseCrossValidator):
     ------
     ValueError
         If ``visual`` is unknown, if a row fills both cells (``unpair`` it
-        first), if there is no audio row, or if ``"disjoint"`` gets no groups.
+        first), if there is no audio row, or if ``"disjoint"`` gets no groups,
+        or a row has none.
 
     Notes
     -----
@@ -90,7 +91,7 @@ class AudioHoldout(BaseCrossValidator):
         """
         X, y, groups = indexable(X, y, groups)
         audio = self._rows(X)
-        groups = None if groups is None else np.asarray(groups)
+        groups = self._groups(groups)
         if self.visual == "disjoint" and groups is None:
             raise ValueError(
                 'AudioHoldout(visual="disjoint") leaves out the faces of test speakers; give '
@@ -128,7 +129,7 @@ class AudioHoldout(BaseCrossValidator):
             return self._inner(None).get_n_splits()
         audio = self._rows(X)
         y = None if y is None else np.asarray(y)[audio]
-        groups = None if groups is None else np.asarray(groups)[audio]
+        groups = None if groups is None else self._groups(groups)[audio]
         return self._inner(y).get_n_splits(audio, y, groups)
 
     def _inner(self, y):
@@ -136,6 +137,12 @@ class AudioHoldout(BaseCrossValidator):
         if hasattr(inner, "get_params"):
             inner = clone(inner)
         return check_cv(inner, y, classifier=y is not None)
+
+    def _groups(self, groups) -> np.ndarray | None:
+        if groups is None:
+            return None
+        # NaN is no speaker: it equals nothing, so no face of a test clip would be found by it.
+        return check_groups(groups) if self.visual == "disjoint" else np.asarray(as_labels(groups))
 
     def _rows(self, X) -> np.ndarray:
         if self.visual not in ("all", "disjoint"):

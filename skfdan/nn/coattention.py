@@ -11,7 +11,7 @@ from skfdan.nn.fdan import FDANOutput
 from skfdan.nn.inputs import InputNorm, InputSpec, Padded
 from skfdan.nn.lvc import MultiHead
 from skfdan.nn.misa import FUSED
-from skfdan.nn.wavfusion import ORDER, pool, rows_of, sequences
+from skfdan.nn.wavfusion import ORDER, pool, rows_of, sequences, without
 
 __all__ = ["CoAttentionNet"]
 
@@ -175,8 +175,7 @@ class CoAttentionNet(nn.Module):
                 given[m] = self.inputs[m](given[m])
         if index is not None:
             given, masks = rows_of(given, masks, index)
-        if ignored:
-            present = {m: ~i for m, i in ignored.items()}
+        present = without(present, ignored)
         dtype = self.projections[self.modalities[0]].weight.dtype
         xs, masks = sequences(given, masks, present, dtype)
         xs = {m: self.projections[m](x).relu() for m, x in xs.items()}

@@ -214,7 +214,7 @@ def dsan_ramp(progress: float, gamma: float = 10.0) -> float:
     """Weight of the adaptation loss over training, from 0 to nearly 1.
 
     ``2 / (1 + exp(-gamma * progress)) - 1``, the schedule of the DSAN code
-    (gamma 10, once an epoch). The released FDAN code uses gamma 1.
+    (gamma 10, once an epoch). The released FDAN code uses gamma 1, in every step.
 
     Parameters
     ----------

@@ -72,6 +72,16 @@ def sequences(
     return xs, kept
 
 
+def without(
+    present: Mapping[str, Tensor] | None, ignored: Mapping[str, Tensor] | None
+) -> dict[str, Tensor]:
+    """Return which rows have each modality, but for those where it is to be ignored."""
+    present = dict(present or {})
+    for m, rows in (ignored or {}).items():
+        present[m] = present[m] & ~rows if m in present else ~rows
+    return present
+
+
 def rows_of(
     given: Mapping[str, Tensor | None], masks: Mapping[str, Tensor], index: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor | None], dict[str, Tensor]]:
@@ -188,7 +198,8 @@ class WavFusionNet(nn.Module):
     hidden : int, default=128
         Width of the GRUs. Not published.
     n_deep : int, default=3
-        Number of layers with gated attention. Published.
+        Number of layers with gated attention. Published. 0 classifies the means of all
+        modalities side by side.
     n_heads : int, default=4
         Attention heads.
     ffn_dim : int or None, default=None
@@ -278,7 +289,8 @@ class WavFusionNet(nn.Module):
             common_dim,
             n_codes,
             lvc,
-            fusion == "concat" or not has_audio,
+            # Without a layer that reads the others, they stand beside the audio.
+            fusion == "concat" or n_deep == 0 or not has_audio,
             dropout,
         )
         if has_audio:
@@ -351,8 +363,7 @@ class WavFusionNet(nn.Module):
                 given[m] = self.inputs[m](given[m])
         if index is not None:
             given, masks = rows_of(given, masks, index)
-        if ignored:
-            present = {m: ~i for m, i in ignored.items()}
+        present = without(present, ignored)
         xs, masks = sequences(given, masks, present, self.rest.classifier.weight.dtype)
         there = {m: mask.any(1) for m, mask in masks.items()}
         encoded = self.rest.encode(xs, masks)

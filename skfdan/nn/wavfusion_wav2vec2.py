@@ -240,7 +240,10 @@ class WavFusionWav2Vec2(nn.Module):
         waveforms : Tensor of shape (n, samples)
             Sound, padding last.
         lengths : Tensor of shape (n,), integer; or None
-            Samples of each row; None is all.
+            Samples of each row; None is all. Models whose feature extractor has a group
+            norm (those of the size "base") normalise over the padding too, whatever the
+            lengths are, and what a row gives depends on how much of it there is: give
+            them rows of equal length, together or one by one.
 
         Returns
         -------

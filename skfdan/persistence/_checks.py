@@ -169,6 +169,9 @@ def check_attributes(clf, attributes: dict[str, Any], absent: set[str]) -> None:
         ),
         "class_count_": lambda v: _is_array(v, "i8", 1) and len(v) == n_classes and (v >= 0).all(),
         "_class_weights": weights,
+        "_read_files": lambda v: (
+            {*v} == {*attributes["_specs"]} and all(isinstance(of, bool) for of in v.values())
+        ),
         "encoder_layers_": lambda v: all(
             m in attributes["_specs"] and _is_layer_shape(shape, attributes["_specs"][m].n_features)
             for m, shape in v.items()

@@ -16,9 +16,21 @@ from skfdan.utils.archive import ArchiveError
 SCHEMA = "skfdan-model"
 #: Raised whenever older skfdan could not read, or would misread, what is written; a parameter
 #: or attribute that comes or goes does so too, with an entry in ``UPGRADES``.
-VERSION = 1
+VERSION = 2
+
+
+def _without_read_files(value: Any) -> Any:
+    """Say of every classifier that it is not known whether it learned from files."""
+    if isinstance(value, list):
+        return [_without_read_files(inner) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    upgraded = {name: _without_read_files(inner) for name, inner in value.items()}
+    return upgraded | ({"_read_files": {"@absent": True}} if "_specs" in value else {})
+
+
 #: What makes a config of version n one of version n + 1.
-UPGRADES: dict[int, Callable[[dict], dict]] = {}
+UPGRADES: dict[int, Callable[[dict], dict]] = {1: _without_read_files}
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 FILES = (CONFIG, WEIGHTS, CARD)

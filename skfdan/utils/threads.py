@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,6 +10,10 @@ __all__ = ["all_threads", "one_thread"]
 
 #: What torch's number of threads was where :func:`one_thread` began, outermost first.
 _before: list[int] = []
+#: Held while both are changed: torch gives a new thread the number that any thread has set last.
+_LOCK = threading.Lock()
+#: How often a thread is within :func:`one_thread`.
+_own = threading.local()
 
 
 @contextmanager
@@ -37,15 +42,20 @@ def one_thread(active: bool = True) -> Iterator[None]:
     """
     import torch
 
-    before = torch.get_num_threads()
-    _before.append(before)
+    depth = getattr(_own, "depth", 0)
+    with _LOCK:
+        # A thread that comes while another is within may have begun with that one's 1.
+        before = torch.get_num_threads() if depth or not _before else _before[0]
+        _before.append(before)
+        torch.set_num_threads(1 if active else before)
+    _own.depth = depth + 1
     try:
-        if active:
-            torch.set_num_threads(1)
         yield
     finally:
-        _before.pop()
-        torch.set_num_threads(before)
+        _own.depth = depth
+        with _LOCK:
+            _before.pop()
+            torch.set_num_threads(before)
 
 
 @contextmanager

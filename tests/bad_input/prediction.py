@@ -6,6 +6,7 @@ from bad_input.shared import Case, fdan
 from bad_input.training import _with
 from skfdan import make_table
 from skfdan.classifiers import SDTClassifier
+from skfdan.preprocessing import MelSpectrogram
 
 
 def _shares(c: Case):
@@ -49,9 +50,9 @@ CASES = {
     '`FDANClassifier(predict_modality="fused").predict(array)`': lambda c: c.fitted("both").predict(
         c.sound
     ),
-    "`FDANClassifier.predict(table)` with a broken file": lambda c: c.fitted("voices").predict(
-        make_table(audio=[c.files("empty.wav")])
-    ),
+    "`FDANClassifier.predict(table)` with a broken file": lambda c: c.fitted(
+        "voices", audio_transformer=MelSpectrogram()
+    ).predict(make_table(audio=[c.files("empty.wav")])),
     "`FDANClassifier.score(X, y)` with too few labels": lambda c: c.fitted("vectors").score(
         c.X, c.y[:3]
     ),

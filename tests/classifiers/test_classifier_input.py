@@ -11,9 +11,10 @@ from skorch.helper import SliceDict
 
 from classifiers.small_clips import EMOTIONS, QUICK, make_clips
 from skfdan import FDANClassifier, make_table, stack_modalities, unpair
-from skfdan.classifiers import MISAClassifier
+from skfdan.classifiers import MISAClassifier, SDTClassifier
 from skfdan.classifiers._forms import read_table
 from skfdan.classifiers._samples import table_samples
+from skfdan.persistence import load_pretrained
 from skfdan.table import as_cells
 
 # ---------------------------------------------------------------------- forms of fit
@@ -327,3 +328,93 @@ def test_unnamed_columns_are_refused_where_nothing_tells_them_apart(make, clips)
         # The second might be words.
         with pytest.raises(ValueError, match=r"2 columns of cells without names"):
             clf.fit(np.stack(columns[:2], axis=1), y)
+
+
+# ---------------------------------------------------------------------- missing labels
+
+
+@pytest.mark.parametrize("kind", [list, tuple, pd.Series, lambda y: np.array(y, dtype=object)])
+@pytest.mark.parametrize("missing", [np.nan, None, pd.NA])
+def test_a_missing_label_beside_words_is_no_class(clips, kind, missing):
+    X_vis, X_aud, y = clips
+    some = y.tolist()
+    some[3] = missing
+    clf = FDANClassifier(**QUICK | {"max_epochs": 1})
+    with pytest.raises(ValueError, match=r"y is missing \(NaN or None\) in row 3"):
+        clf.fit(X_vis, X_aud, kind(some))
+    clf.set_params(adaptation="dsan").fit(X_vis, X_aud, kind(some))
+    assert clf.classes_.tolist() == EMOTIONS.tolist()
+    assert clf.class_count_.sum() == len(y) - 1
+    halves = y[:20].tolist(), [missing] * 10 + y[10:].tolist()
+    clf.fit(X_vis=X_vis[:20], X_aud=X_aud, y_vis=halves[0], y_aud=kind(halves[1]))
+    assert clf.classes_.tolist() == EMOTIONS.tolist()
+
+
+@pytest.mark.parametrize("kind", [list, tuple, pd.Series])
+@pytest.mark.parametrize("missing", [np.nan, None])
+def test_a_missing_speaker_beside_names_is_nobody(clips, kind, missing):
+    X_vis, X_aud, y = clips
+    groups = np.repeat(["Ada", "Bob", "Cy", "Dee"], 10).tolist()
+    groups[5] = missing
+    clf = FDANClassifier(**QUICK | {"max_epochs": 1}, early_stopping=True)
+    with pytest.raises(ValueError, match=r"groups is missing \(NaN or None\) in row 5"):
+        clf.fit(X_vis, X_aud, y, groups=kind(groups))
+
+
+# ---------------------------------------------------------------------- columns
+
+
+@pytest.mark.parametrize("name", ["Visual", " visual", "VISUAL ", "faces__Visual"])
+def test_a_misspelt_modality_is_refused(clips, fitted, name):
+    X_vis, X_aud, y = clips
+    table = make_table(visual=X_vis, audio=X_aud)
+    message = rf"X has the column '{name}', which would be left alone: call it 'visual'"
+    for wrong in (
+        table.rename(columns={"visual": name}),
+        make_table(audio=X_aud).assign(**{name: table["visual"]}),
+    ):
+        with pytest.raises(ValueError, match=message):
+            FDANClassifier(**QUICK).fit(wrong, y)
+        with pytest.raises(ValueError, match=message):
+            fitted.predict(wrong)
+
+
+def test_other_columns_are_left_alone(clips, fitted):
+    _, X_aud, _ = clips
+    table = make_table(audio=X_aud).assign(speaker="Ada", audio_file="a.wav", Text="Hello.")
+    np.testing.assert_array_equal(fitted.predict_proba(table), fitted.predict_proba(X_aud))
+
+
+def test_columns_that_are_set_after_the_fit_are_of_the_next(tmp_path):
+    rng = np.random.default_rng(0)
+    y = np.arange(40) % 2
+    X = rng.normal(size=(40, 6)) + y[:, None]
+    small = {"max_epochs": 2, "bottleneck": 8, "random_state": 0, "verbose": 0}
+    clf = FDANClassifier(visual=slice(0, 3), audio=slice(3, 6), **small).fit(X, y)
+    expected = clf.predict_proba(X)
+    loaded = load_pretrained(clf.save_pretrained(tmp_path / "model"))
+    for fit in (clf, loaded, copy.deepcopy(clf)):
+        fit.set_params(audio=slice(0, 3), visual=None)
+        np.testing.assert_array_equal(fit.predict_proba(X), expected)
+        again = clone(fit).fit(X, y).predict_proba(X)
+        np.testing.assert_array_equal(fit.fit(X, y).predict_proba(X), again)
+    clf = FDANClassifier(**small).fit(X, y)
+    expected = clf.predict_proba(X)
+    np.testing.assert_array_equal(clf.set_params(audio=slice(0, 3)).predict_proba(X), expected)
+
+
+def test_modalities_that_are_set_after_the_fit_are_of_the_next(tmp_path):
+    rng = np.random.default_rng(0)
+    y = np.arange(40) % 2
+    table = make_table(
+        audio=list(rng.normal(size=(40, 4)) + y[:, None]), text=list(rng.normal(size=(40, 3)))
+    )
+    clf = SDTClassifier(
+        modalities=("text", "audio"), hidden=8, n_heads=2, max_epochs=2, random_state=0, verbose=0
+    ).fit(table, y)
+    expected = clf.predict_proba(table)
+    loaded = load_pretrained(clf.save_pretrained(tmp_path / "model"))
+    for fit in (clf, loaded):
+        fit.set_params(modalities=("audio",))
+        np.testing.assert_array_equal(fit.predict_proba(table), expected)
+        assert set(fit.fit(table, y)._specs) == {"audio"}

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.exceptions import ConvergenceWarning
+from skorch.callbacks import Callback
 
 from classifiers.small_clips import QUICK, make_clips
 from skfdan import FDANClassifier, make_table
@@ -143,13 +144,78 @@ def test_official_variant_trains_and_bypasses_attention(clips):
     before = [p.clone() for p in clf.module_.attention.parameters()]
     clf.partial_fit(X_vis, X_aud, y_true=y)
     assert all(map(torch.equal, before, clf.module_.attention.parameters()))
-    assert clf.history_[0, "alpha"] == 0
-    assert max(clf.history_[:, "alpha"]) < 0.463
     module = clf.module_.eval()
     with torch.inference_mode():
         x = module.inputs["audio"](torch.from_numpy(X_aud)[:, None])
         z = module.bottleneck(module.backbone(x))
     np.testing.assert_allclose(clf.transform(X_aud), z.numpy(), atol=1e-4)
+
+
+class Alphas(Callback):
+    """Collect α of every step."""
+
+    def __init__(self):
+        self.found = []
+
+    def on_batch_end(self, net, **kwargs):
+        self.found.append(net.history_[-1]["batches"][-1]["alpha"])
+
+
+def test_official_ramp_goes_up_step_by_step(clips):
+    X_vis, X_aud, y = clips
+    settings = {**QUICK, "max_epochs": 3, "batch_size": 8, "variant": "official"}
+    p = np.arange(15) / 15  # 40 voices are 5 steps of 8
+    expected = 2 / (1 + np.exp(-p)) - 1
+    whole, parts = Alphas(), Alphas()
+    clf = FDANClassifier(**settings, alpha=2.0, callbacks=[whole]).fit(X_vis, X_aud, y)
+    np.testing.assert_allclose(whole.found, 2 * expected, atol=1e-12)
+    means = 2 * expected.reshape(3, 5).mean(1)
+    np.testing.assert_allclose(clf.history_[:, "alpha"], means, rtol=1e-6)
+    clf = FDANClassifier(**settings, alpha=1.0, callbacks=[parts])
+    for _ in range(4):
+        clf.partial_fit(X_vis, X_aud, y_true=y)
+    np.testing.assert_allclose(parts.found, [*expected, *[np.tanh(0.5)] * 5], atol=1e-12)
+    # A single epoch is not left without adaptation.
+    one = FDANClassifier(**settings | {"max_epochs": 1}, alpha=1.0).fit(X_vis, X_aud, y)
+    expected = 2 / (1 + np.exp(-np.arange(5) / 5)) - 1
+    assert one.history_[0, "alpha"] == pytest.approx(expected.mean())
+
+
+def test_paper_ramp_is_constant_within_an_epoch(clips):
+    X_vis, X_aud, y = clips
+    alphas = Alphas()
+    settings = {**QUICK, "max_epochs": 2, "batch_size": 8}
+    FDANClassifier(**settings, ramp="dsan", callbacks=[alphas]).fit(X_vis, X_aud, y)
+    assert len(set(alphas.found[:5])) == len(set(alphas.found[5:])) == 1
+
+
+@pytest.mark.parametrize("width", [0, -1, 2.5, True, "64"])
+def test_ffn_dim_is_a_width(clips, width):
+    with pytest.raises(ValueError, match=f"ffn_dim={width!r}: it must be a whole number, at least"):
+        FDANClassifier(**QUICK, ffn_dim=width).fit(*clips)
+    net = FDANClassifier(**QUICK | {"max_epochs": 1}, ffn_dim=np.int64(5)).fit(*clips).module_
+    assert any(5 in p.shape for p in net.layers.parameters())
+
+
+def test_early_stopping_keeps_the_bank_that_was_validated(clips, monkeypatch):
+    X_vis, X_aud, y = clips
+    seen = []
+    validate = FDANClassifier._validation_uar
+
+    def note(self, samples, labels):
+        score = validate(self, samples, labels)
+        seen.append((score, {m: bank.copy() for m, bank in self.reference_bank_.items()}))
+        return score
+
+    monkeypatch.setattr(FDANClassifier, "_validation_uar", note)
+    settings = {**QUICK, "max_epochs": 6, "bank_size": 6, "lr": 1e-3}
+    clf = FDANClassifier(**settings, early_stopping=True, validation_fraction=0.3)
+    clf.fit(X_vis, X_aud, y)
+    best = int(np.argmax([score for score, _ in seen]))
+    assert best < len(seen) - 1
+    assert clf.reference_bank_.keys() == {"visual", "audio"}
+    for m, bank in seen[best][1].items():
+        np.testing.assert_array_equal(clf.reference_bank_[m], bank)
 
 
 def test_class_weight(clips):

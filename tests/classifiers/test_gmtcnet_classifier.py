@@ -67,6 +67,9 @@ def test_arguments_of_the_optimiser(sequences):
         **quick, optimizer=torch.optim.SGD, optimizer_params={"nesterov": False}
     )
     assert type(clf.fit(*sequences).optimizer_) is torch.optim.SGD
+    # A subclass of Adam in newer versions of torch.
+    clf = GMTCNetClassifier(**quick, optimizer=torch.optim.AdamW).fit(*sequences)
+    assert clf.optimizer_.param_groups[0]["betas"] == (0.9, 0.999)
 
 
 def test_first_epoch_is_adam_on_the_cross_entropy(sequences):

@@ -82,7 +82,7 @@ def test_batches_keep_rows_together():
     batches = JointBatches(samples, labels, 3, None, np.random.RandomState(0))
     frames, alone, voices = [], [], []
     for batch, found, y in epochs_of(batches, 40):
-        assert len(batch) == len(y) == 2 + 3
+        assert len(batch) == len(y) == 2 + 2
         for v, a, label in zip(found["visual"], found["audio"], y, strict=True):
             rows = [samples[m].rows[i] for m, i in (("visual", v), ("audio", a)) if i >= 0]
             assert len(set(rows)) == 1
@@ -93,11 +93,43 @@ def test_batches_keep_rows_together():
                 assert (v >= 0) == (rows[0] != 2)
             else:
                 alone.append(v)
-    # Each voice once an epoch, with a random frame; the other faces equally often.
+    # Each row once an epoch, whatever it has, with a random frame.
     assert np.bincount(voices).tolist() == [40] * 4
     assert set(frames) == {0, 1, 2}
-    assert np.bincount(alone, minlength=10)[[0, 1, 2, 3, 6]].tolist() == [0] * 5
-    assert np.bincount(alone)[[4, 5, 7, 8, 9]].tolist() == [48] * 5
+    rows = samples["visual"].rows[alone]
+    assert np.bincount(rows).tolist() == [0, 0, 0, 40, 0, 40, 40, 40]
+    assert set(np.array(alone)[rows == 3]) == {4, 5}
+    assert sorted(batches.labels) == sorted(np.arange(8) % 3)
+
+
+@pytest.mark.parametrize("n_alone", [0, 1, 3, 10, 25, 40, 100])
+def test_rows_without_audio_are_spread_over_the_epoch(n_alone):
+    samples = {"audio": numbered(np.arange(37)), "text": numbered(37 + np.arange(n_alone))}
+    samples = {m: s for m, s in samples.items() if len(s)}
+    labels = {m: np.zeros(len(s), int) for m, s in samples.items()}
+    batches = JointBatches(samples, labels, 4, None, np.random.RandomState(0))
+    epochs = []
+    for _ in range(30):
+        steps = [found.get("text", np.empty(0)) for _, found, _ in epochs_of(batches)]
+        steps = [step[step >= 0] for step in steps]
+        sizes = [len(step) for step in steps]
+        assert len(steps) == 10
+        assert max(sizes) - min(sizes) <= 1
+        assert sum(sizes) == min(n_alone, 4 * 10)
+        epochs.append(np.concatenate(steps))
+        assert len(set(epochs[-1])) == len(epochs[-1])
+    # Where only part of them has a place, it is another one each time.
+    assert len(set(np.concatenate(epochs))) == n_alone
+
+
+def test_few_rows_without_audio_weigh_little():
+    """They were in every step once, where they had the weight of all others."""
+    samples = {"audio": numbered(np.arange(640)), "text": numbered([640])}
+    labels = {"audio": np.zeros(640, int), "text": np.ones(1, int)}
+    batches = JointBatches(samples, labels, 32, None, np.random.RandomState(0))
+    seen = np.concatenate([y for _, _, y in epochs_of(batches)])
+    assert np.bincount(seen).tolist() == [640, 1]
+    assert sorted(seen) == sorted(batches.labels)
 
 
 def test_epoch_without_audio_goes_through_the_faces():

@@ -9,6 +9,9 @@ import pandas as pd
 import pytest
 import soundfile
 from PIL import Image
+from sklearn import config_context
+from sklearn.base import BaseEstimator, clone
+from sklearn.pipeline import make_pipeline
 
 from classifiers.small_clips import QUICK
 from skfdan import FDANClassifier, make_table
@@ -77,10 +80,54 @@ def test_paths_give_what_their_arrays_give(files, kind):
     np.testing.assert_array_equal(paths.predict_proba(decoded(table)), expected)
 
 
+class Plain(BaseEstimator):
+    """A step of a user's own, which can't make frames."""
+
+    def __sklearn_is_fitted__(self):
+        return True
+
+    def fit(self, X, y=None):
+        return self
+
+    def transform(self, X):
+        return X
+
+
+@pytest.mark.parametrize("how", ["config", "set_output", "a step without set_output"])
+def test_frames_as_output_of_a_transformer_change_nothing(files, how):
+    table, y = files
+    params = SMALL | {"max_epochs": 2}
+    expected = FDANClassifier(**params).fit(table, y).predict_proba(table)
+    steps = make_pipeline(clone(MEL))
+    if how == "set_output":
+        steps.set_output(transform="pandas")
+    elif how == "a step without set_output":
+        steps = make_pipeline(clone(MEL), Plain())
+    output = "pandas" if how == "config" else "default"
+    with config_context(transform_output=output):
+        clf = FDANClassifier(**params | {"audio_transformer": steps}).fit(table, y)
+        np.testing.assert_array_equal(clf.predict_proba(table), expected)
+    if how == "set_output":
+        assert steps[0]._sklearn_output_config == {"transform": "pandas"}  # only the clone's is
+
+
 def test_paths_are_learned_from_with_default_transformers(files):
     table, y = files
     clf = FDANClassifier(**QUICK).fit(table, y)
     assert clf.score(table, y) > 0.9
+
+
+def test_files_given_to_a_classifier_of_arrays(files):
+    """Nothing says what made the arrays, so nobody can say that the files are decoded alike."""
+    table, y = files
+    voices = list(table["audio"])
+    cells = MelSpectrogram(n_mels=64, hop_length=512).fit_transform(table[["audio"]])[:, 0]
+    clf = FDANClassifier(**QUICK | {"max_epochs": 1}).fit(make_table(audio=cells), y)
+    with pytest.warns(UserWarning, match=r"fitted on arrays of audio.*with MelSpectrogram\(\)"):
+        clf.predict(voices)
+    expected = clf.predict_proba(make_table(audio=cells))
+    clf.set_params(audio_transformer=MelSpectrogram(n_mels=64, hop_length=512))
+    np.testing.assert_allclose(clf.predict_proba(voices), expected, atol=1e-6)
 
 
 def test_a_list_of_paths_will_do(files):

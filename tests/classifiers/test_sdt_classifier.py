@@ -301,6 +301,15 @@ def test_validation_keeps_dialogues_whole(talks, monkeypatch):
         SDTClassifier(**params).fit(X, y, groups=[0, 1, 2])
 
 
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA])
+def test_missing_groups_are_refused_where_they_count(missing):
+    X, y = small(12)
+    groups = np.array(["a", missing, "a", *"bbbbb", "c", missing, "c", "c"], dtype=object)
+    with pytest.raises(ValueError, match=r"groups is missing \(NaN or None\) in row 1"):
+        SDTClassifier(early_stopping=True, **FEW).fit(X, y, groups=groups)
+    SDTClassifier(**FEW).fit(X, y, groups=groups)  # nothing reads them
+
+
 def test_training_goes_on_and_is_kept(tmp_path):
     X, y = small(24)
     clf = SDTClassifier(**FEW).fit(X, y)

@@ -168,6 +168,19 @@ def test_ablations_change_what_they_should(table, clips):
     assert not hasattr(alone.module_, "layers")
 
 
+def test_without_deep_layers_all_modalities_are_read_side_by_side(table, clips):
+    _, y = clips
+    clf = WavFusionClassifier(**FEW | {"n_deep": 0}).fit(table[:48], y[:48])
+    assert clf.transform(table[:3]).shape == (3, 32 + 16 + 16 + 8)
+    proba = clf.predict_proba(table[:20])
+    for m in ("text", "visual"):
+        changed = table[:20].assign(**{m: [cell + 3 for cell in table[m][:20]]})
+        assert not np.allclose(clf.predict_proba(changed), proba, rtol=1e-3)
+    concat = WavFusionClassifier(**FEW | {"n_deep": 0, "fusion": "concat"})
+    expected = concat.fit(table[:48], y[:48]).predict_proba(table[:20])
+    np.testing.assert_array_equal(proba, expected)
+
+
 def test_margin_loss_brings_modalities_of_an_emotion_together(table, clips):
     _, y = clips
 

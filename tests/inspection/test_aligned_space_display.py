@@ -2,6 +2,7 @@ import copy
 
 import numpy as np
 import pytest
+import torch
 from classifiers.small_clips import EMOTIONS, QUICK, make_clips
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_hex
@@ -13,7 +14,14 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.svm import SVC
 
 from skfdan import FDANClassifier, make_table, stack_modalities
-from skfdan.classifiers import GMTCNetClassifier, SDTClassifier
+from skfdan.classifiers import (
+    CoAttentionClassifier,
+    FDRLClassifier,
+    GMTCNetClassifier,
+    MISAClassifier,
+    SDTClassifier,
+    WavFusionClassifier,
+)
 from skfdan.inspection import AlignedSpaceDisplay
 from skfdan.inspection._figure import COLOURS, class_styles
 
@@ -249,7 +257,7 @@ def test_files_that_cannot_be_read_are_left_out(files, model):
     [
         ({"method": "umap"}, ValueError, "method='umap' is unknown"),
         ({"features": np.zeros((4, 2))}, TypeError, "features must map a modality"),
-        ({"features": {"text": np.zeros((4, 2))}}, ValueError, "modality 'text' is unknown"),
+        ({"features": {"smell": np.zeros((4, 2))}}, ValueError, "modality 'smell' is unknown"),
         ({"labels": {"visual": [1] * 4}}, ValueError, "features are of audio, but labels of"),
         (
             {"labels": {"audio": [1] * 3}},
@@ -270,7 +278,7 @@ def test_errors_of_features(change, error, message):
 
 
 def test_modalities_of_unequal_width():
-    with pytest.raises(ValueError, match="visual features have 3 columns and audio features 4"):
+    with pytest.raises(ValueError, match="columns differ: visual features 3, audio features 4"):
         AlignedSpaceDisplay.from_features(
             {"visual": np.eye(3), "audio": np.eye(4)}, {"visual": [1] * 3, "audio": [1] * 4}
         )
@@ -291,3 +299,86 @@ def test_features_of_dialogues_are_those_of_transform():
         np.testing.assert_allclose(
             display.embedding[modality], expected.embedding[modality], atol=1e-4
         )
+
+
+WIDTHS = {"visual": 3, "audio": 4, "text": 5}
+EPOCH = {"max_epochs": 1, "random_state": 0, "verbose": 0}
+WAVFUSION = EPOCH | {"dim": 8, "hidden": 4, "n_heads": 2, "common_dim": 6, "n_codes": 4}
+TWO = ("audio", "text")
+
+
+def of_three():
+    """Return a table of three modalities, of which two rows lack something, and its labels."""
+    rng = np.random.default_rng(0)
+    X = make_table(**{m: list(rng.normal(size=(20, d))) for m, d in WIDTHS.items()})
+    X.at[3, "text"] = X.at[4, "audio"] = None
+    return X, np.tile(["anger", "joy"], 10)
+
+
+@pytest.mark.parametrize(
+    ("clf", "space"),
+    [
+        (MISAClassifier(hidden=8, ffn_dim=16, **EPOCH), "shared"),
+        (FDRLClassifier(hidden=8, **EPOCH), "shared"),
+        (WavFusionClassifier(**WAVFUSION), "common"),
+        (WavFusionClassifier(fusion="concat", **WAVFUSION), "common"),
+        (WavFusionClassifier(modalities=TWO, n_deep=0, **WAVFUSION), "common"),
+    ],
+)
+@pytest.mark.parametrize("output", ["default", "pandas"])
+def test_joint_classifiers_are_shown_in_the_space_that_modalities_share(clf, space, output):
+    X, y = of_three()
+    clf = clone(clf).fit(X, y)
+    kept = vars(clf).copy()
+    with config_context(transform_output=output):
+        display = AlignedSpaceDisplay.from_estimator(clf, X, y)
+    assert {k: v for k, v in vars(clf).items() if k in kept} == kept
+    net = copy.deepcopy(clf.module_).double().eval()
+    z, labels = {}, {}
+    for m in sorted(clf._specs, key=list(WIDTHS).index):
+        cells = np.stack([cell for cell in X[m] if cell is not None])
+        with torch.inference_mode():
+            z[m] = getattr(net(**{m: torch.from_numpy(cells).float()}), space)[m].numpy()
+        labels[m] = y[X[m].notna()]
+    assert len({features.shape[1] for features in z.values()}) == 1
+    expected, _ = pca_by_hand(np.concatenate(list(z.values())))
+    assert list(display.embedding) == list(z)
+    assert "text" in z
+    assert_same_up_to_sign(np.concatenate(list(display.embedding.values())), expected)
+    for m, own in labels.items():
+        np.testing.assert_array_equal(display.labels[m], own)
+    assert f"texts ({len(labels['text'])})" in [t.get_text() for t in display.legend_.get_texts()]
+
+
+def test_a_classifier_without_a_common_space_is_refused():
+    X, y = of_three()
+    clf = CoAttentionClassifier(dim=8, **EPOCH).fit(X, y)
+    message = "CoAttentionClassifier has no space that its modalities share.*by from_features"
+    with pytest.raises(TypeError, match=message):
+        AlignedSpaceDisplay.from_estimator(clf, X, y)
+    assert clf.transform(X).shape == (20, 32)
+
+
+def test_texts_of_a_matrix_and_of_dialogues():
+    X, y = of_three()
+    X = X.drop(index=[3, 4])
+    matrix, columns = np.hstack([np.stack(X[m]) for m in TWO]), {"audio": [0, 1, 2, 3]}
+    clf = FDRLClassifier(hidden=8, text=slice(4, 9), **columns, **EPOCH).fit(matrix, y[:18])
+    display = AlignedSpaceDisplay.from_estimator(clf, matrix, y[:18])
+    assert {m: len(p) for m, p in display.embedding.items()} == dict.fromkeys(TWO, 18)
+    X["dialogue"] = np.arange(18) // 6
+    clf = SDTClassifier(hidden=8, n_heads=2, **EPOCH).fit(X, y[:18])
+    display = AlignedSpaceDisplay.from_estimator(clf, X, y[:18])
+    assert list(display.embedding) == ["visual", "audio", "text"]
+
+
+def test_names_of_an_emotion_whose_modalities_lie_apart():
+    rng = np.random.default_rng(0)
+    near = {m: 0.01 * rng.normal(size=(9, 2)) for m in WIDTHS}
+    y = dict.fromkeys(WIDTHS, ["joy"] * 8 + ["fear"])
+    for places, n_names in (({}, 1), ({"text": 9.0}, 3), ({"text": 9.0, "audio": -9.0}, 3)):
+        z = {m: values + places.get(m, 0.0) for m, values in near.items()}
+        for values in z.values():
+            values[8] = 20.0
+        display = AlignedSpaceDisplay.from_features(z, y)
+        assert sum(name == "joy" for name, _ in display._middles()) == n_names

@@ -4,6 +4,7 @@ import torch
 from matplotlib import pyplot as plt
 
 from skfdan import make_table
+from skfdan.classifiers import FDRLClassifier, MISAClassifier
 from skfdan.inspection import ClassDiscrepancyDisplay
 from skfdan.nn import lmmd
 
@@ -70,3 +71,42 @@ def test_estimator_and_axes(fitted, table, clips):
     assert (display.discrepancies > 0).all()
     with pytest.raises(ValueError, match="there are audio features only"):
         ClassDiscrepancyDisplay.from_estimator(fitted, make_table(audio=clips[1]), clips[2])
+
+
+def test_two_of_three_modalities():
+    z, y = make_features()
+    rng = np.random.default_rng(1)
+    z["text"], y["text"] = rng.normal(size=(12, 4)), np.arange(12) % 3
+    with pytest.raises(ValueError, match="features of visual, audio, text, and modalities=None"):
+        ClassDiscrepancyDisplay.from_features(z, y)
+    for wrong in (("audio",), ("audio", "audio"), ("audio", "smell"), ("visual", "audio", "text")):
+        with pytest.raises(ValueError, match="name two of them"):
+            ClassDiscrepancyDisplay.from_features(z, y, modalities=wrong)
+    display = ClassDiscrepancyDisplay.from_features(z, y, modalities=("text", "visual"))
+    arguments = [torch.from_numpy(d[m]) for d in (z, y) for m in ("text", "visual")]
+    assert display.line_.get_ydata()[0] == pytest.approx(float(lmmd(*arguments, n_classes=3)))
+    assert display.counts.tolist() == [[4, 6]] * 3
+    assert display.ax_.get_xlabel() == "Emotion (number of texts + faces)"
+    assert display.ax_.get_ylabel().startswith("Discrepancy of texts and faces")
+
+
+def test_joint_classifiers_show_what_is_shared():
+    rng = np.random.default_rng(0)
+    X = make_table(audio=rng.normal(size=(20, 4)), text=rng.normal(size=(20, 5)))
+    y = np.tile(["anger", "joy"], 10)
+    few = {"hidden": 8, "max_epochs": 1, "random_state": 0, "verbose": 0}
+    clf = FDRLClassifier(**few).fit(X, y)
+    display = ClassDiscrepancyDisplay.from_estimator(clf, X, y)
+    assert display.modalities == ("audio", "text")
+    with torch.inference_mode():
+        shared = clf.module_.eval()(
+            **{m: torch.from_numpy(np.stack(X[m])).float() for m in ("audio", "text")}
+        ).shared
+    expected = lmmd(*shared.values(), *[torch.arange(20) % 2] * 2, n_classes=2)
+    assert display.line_.get_ydata()[0] == pytest.approx(float(expected), rel=1e-4)
+    X["visual"] = list(rng.normal(size=(20, 3)))
+    clf = MISAClassifier(ffn_dim=16, **few).fit(X, y)
+    with pytest.raises(ValueError, match="name two of them"):
+        ClassDiscrepancyDisplay.from_estimator(clf, X, y)
+    display = ClassDiscrepancyDisplay.from_estimator(clf, X, y, modalities=("visual", "text"))
+    assert display.counts.tolist() == [[10, 10], [10, 10]]

@@ -97,6 +97,17 @@ def test_what_is_lacking_cannot_matter():
     assert not torch.allclose(alone, together)
 
 
+def test_what_is_absent_stays_so_where_other_rows_are_ignored():
+    net, rows = network(), torch.arange(3)
+    x = {m: torch.randn(3, 4, d, dtype=torch.float64) for m, d in WIDTHS.items()}
+    with torch.no_grad():
+        found = net(
+            **x, present={"text": rows != 0}, ignored={"text": rows == 1, "audio": rows > 1}
+        )
+        expected = net(**x, present={"text": rows > 1, "audio": rows < 2})
+    torch.testing.assert_close(found.logits["fused"], expected.logits["fused"])
+
+
 @pytest.mark.parametrize("given", [["audio", "text"], ["audio"], ["text"]])
 def test_every_parameter_that_is_read_learns(given):
     net = CoAttentionNet(3, WIDTHS, dim=8, n_heads=2)

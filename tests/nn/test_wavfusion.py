@@ -275,6 +275,26 @@ def test_mixed_precision_runs():
     assert loss.isfinite()
 
 
+def test_what_is_absent_stays_so_where_other_rows_are_ignored():
+    net, x = network().eval(), frames()
+    rows = torch.arange(6)
+    expected = logits(net, **x, present={"text": rows > 1, "visual": rows != 3, "audio": rows != 5})
+    both = {
+        "present": {"text": rows != 0, "visual": rows != 3},
+        "ignored": {"text": rows == 1, "audio": rows == 5},
+    }
+    torch.testing.assert_close(logits(net, **x, **both), expected)
+
+
+@pytest.mark.parametrize("fusion", ["gated", "concat"])
+def test_without_deep_layers_the_means_stand_side_by_side(fusion):
+    net, x = network(n_deep=0, fusion=fusion).eval(), frames()
+    out = net(**x)
+    assert out.layers["fused"][0].shape == (6, 8 + 4 + (4 + 8))
+    assert not torch.allclose(logits(net, **x | {"text": x["text"] + 1}), out.logits["fused"])
+    assert not torch.allclose(logits(net, **x | {"visual": x["visual"] + 1}), out.logits["fused"])
+
+
 def test_vectors_are_sequences_of_one_frame():
     net, x = network().eval(), {m: z[:, 0] for m, z in frames().items()}
     torch.testing.assert_close(
@@ -446,6 +466,21 @@ def test_wav2vec2_without_context_is_the_original(kind, n_deep):
         assert torch.equal(frames, expected)
         # What is frozen does not drop anything in training either.
         assert torch.equal(net.train().audio(x, LONG)[1], expected)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_padding_matters_to_group_norm_alone(kind):
+    """As the docstring of ``audio`` says, with the way out that it names."""
+    net = WavFusionWav2Vec2(3, MODELS[kind](), {}, n_deep=1, hidden=4, n_heads=2).eval()
+    x = sound()
+    together = logits(net, waveforms=x, lengths=LONG)
+    alone = torch.cat([logits(net, waveforms=x[[i], : LONG[i]]) for i in range(3)])
+    whole = logits(net, waveforms=x[:, :700])
+    torch.testing.assert_close(
+        whole, torch.cat([logits(net, waveforms=x[[i], :700]) for i in range(3)])
+    )
+    same = torch.isclose(together, alone, rtol=1e-3, atol=1e-4).all(1).tolist()
+    assert same == ([True] * 3 if kind == "torchaudio, norm first" else [True, False, False])
 
 
 @pytest.mark.parametrize("kind", MODELS)

@@ -158,8 +158,8 @@ def test_an_older_format_is_read(model, monkeypatch):
     edit(model, age)
     with pytest.raises(ModelError, match="lacks 'dropout'"):
         load_pretrained(model)
-    monkeypatch.setattr(_format, "VERSION", 2)
-    monkeypatch.setitem(_format.UPGRADES, 1, upgrade)
+    monkeypatch.setattr(_format, "VERSION", _format.VERSION + 1)
+    monkeypatch.setitem(_format.UPGRADES, _format.VERSION - 1, upgrade)
     assert load_pretrained(model).dropout == 0.0
 
 
