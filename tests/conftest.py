@@ -21,12 +21,19 @@ os.environ["NUMBA_CACHE_DIR"] = _COMPILED.name
 _COMPILING = ("speech_features", "SpeechFeatures", "test_tfmix", "test_mel", "test_mfcc")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+@pytest.hookimpl(tryfirst=True)  # before slow tests are left out and pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Let one process of several (pytest -n 2 --dist loadgroup) run what librosa compiles for."""
+    """Let one process of several (pytest -n 2 --dist loadgroup) run what librosa compiles for.
+
+    And count among the slow what repeats scikit-learn's check of training on read-only memory; of
+    one classifier it always runs.
+    """
     for item in items:
         if any(name in item.nodeid for name in _COMPILING):
             item.add_marker(pytest.mark.xdist_group("librosa"))
+        again = "check_classifiers_train(readonly_memmap" in item.nodeid
+        if again and "FDANClassifier" not in item.nodeid:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

@@ -317,6 +317,7 @@ def test_meld_table_lists_what_is_not_ours(corpora, tmp_path):
     assert rows["SDT"]["not run"] == "reads what these tables have not; see --table wavfusion"
 
 
+@pytest.mark.slow
 def test_faces_of_several_corpora(corpora, tmp_path):
     arguments = command(corpora, tmp_path, table="3")
     assert run.main(arguments) == 0

@@ -157,6 +157,7 @@ def test_wavfusion_on_voice_and_words(iemocap, models, tmp_path):
     assert "6 emotions" in (tmp_path / "table_wavfusion.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_wavfusion_on_the_official_split_of_meld(meld, models, tmp_path, monkeypatch):
     seen, fit = [], WavFusionClassifier.fit
 

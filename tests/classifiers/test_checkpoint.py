@@ -131,15 +131,18 @@ def _table(n=20, sequences=False, seed=0):
 
 CASES = {
     "lmmd": (lambda: _fdan(), {}),
-    "dropout": (lambda: _fdan(dropout=0.5), {}),
+    "dropout": (lambda: _fdan(dropout=0.5), {"slow": True}),
     "daan": (lambda: _fdan(adaptation="daan", dropout=0.2), {}),
     "dann": (lambda: _fdan(adaptation="dann", ramp="dsan"), {"slow": True}),
     "dsan": (lambda: _fdan(adaptation="dsan", ramp="dsan"), {"unlabelled": True}),
     "mmd": (lambda: _fdan(adaptation="mmd"), {"slow": True}),
     "coral": (lambda: _fdan(adaptation="coral"), {"slow": True}),
     "cmd": (lambda: _fdan(adaptation="cmd"), {"slow": True}),
-    "no adaptation": (lambda: _fdan(adaptation=None), {}),
-    "shared": (lambda: _fdan(shared_backbone=True, shared_bottleneck=True, n_layers=2), {}),
+    "no adaptation": (lambda: _fdan(adaptation=None), {"slow": True}),
+    "shared": (
+        lambda: _fdan(shared_backbone=True, shared_bottleneck=True, n_layers=2),
+        {"slow": True},
+    ),
     "official": (lambda: _fdan(variant="official"), {}),
     "constant rate": (lambda: _fdan(lr_schedule="constant"), {"slow": True}),
     "no momentum": (lambda: _fdan(momentum=0.0), {"slow": True}),
@@ -169,7 +172,7 @@ CASES = {
             validation_fraction=0.3,
             **SEQUENCES,
         ),
-        {"seq": True, "groups": True},
+        {"seq": True, "groups": True, "slow": True},
     ),
     "tfmix": (
         lambda: TFMixClassifier(channels=8, lstm_hidden=4, validation_fraction=0.4, **SEQUENCES),
@@ -179,7 +182,7 @@ CASES = {
         lambda: TFMixClassifier(
             channels=8, lstm_hidden=4, validation_fraction=0.4, early_stopping=True, **SEQUENCES
         ),
-        {"seq": True, "groups": True},
+        {"seq": True, "groups": True, "slow": True},
     ),
     "misa": (
         lambda: MISAClassifier(
@@ -760,6 +763,7 @@ def test_long_arrays_are_told_apart(tmp_path):
         _fdan(audio=other, **settings).fit(X, y)
 
 
+@pytest.mark.slow
 def test_other_weights_in_the_same_place_are_another_fit(tmp_path):
     (X, y), _ = _data({})
     file = tmp_path / "weights.pth"

@@ -215,6 +215,7 @@ def test_cmd_weight_aligns_the_shared_representations():
     assert end[1.0] < 0.8 * end[0.0]
 
 
+@pytest.mark.slow
 def test_modality_dropout_teaches_reading_the_weaker_modality():
     rng = np.random.default_rng(0)
     code = np.arange(160) % 3

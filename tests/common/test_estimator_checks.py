@@ -10,10 +10,17 @@ from skfdan.utils.discovery import all_estimators
 ALL = [instance for row in INSTANCES.values() for instance in row]
 # The checks are written for matrices of numbers.
 ON_MATRICES = [instance for instance in ALL if get_tags(instance).input_tags.two_d_array]
+TWO_BRANCHES = INSTANCES["FDANClassifier"][1]
 
 
-@parametrize_with_checks(ON_MATRICES)
+@parametrize_with_checks([instance for instance in ON_MATRICES if instance is not TWO_BRANCHES])
 def test_scikit_learn_check(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.slow
+@parametrize_with_checks([TWO_BRANCHES])
+def test_scikit_learn_check_of_both_branches(estimator, check):
     check(estimator)
 
 

@@ -407,7 +407,7 @@ def test_inference_gives_what_the_network_gives(name, stop, no_gradient, images)
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
 
 
-@pytest.mark.parametrize("name", ["cnn", "resnet18", "vgg16"])
+@pytest.mark.parametrize("name", ["cnn", "resnet18", pytest.param("vgg16", marks=pytest.mark.slow)])
 def test_inference_in_bfloat16_gives_nearly_what_the_network_gives(name, images):
     network = with_statistics(name)
     with torch.no_grad():

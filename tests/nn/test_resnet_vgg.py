@@ -17,7 +17,10 @@ def make(name):
     return make_resnet(name) if name.startswith("resnet") else make_vgg(name)
 
 
-@pytest.fixture(scope="module", params=["resnet18", "resnet50", "vgg16"])
+VGG16 = pytest.param("vgg16", marks=pytest.mark.slow)  # has 138 million weights
+
+
+@pytest.fixture(scope="module", params=["resnet18", "resnet50", VGG16])
 def pair(request):
     """Our network, torchvision's, and the next random number after each."""
     from torchvision import models
@@ -121,7 +124,7 @@ def test_every_network_with_weights_has_an_address():
 # in parts
 
 
-@pytest.fixture(scope="module", params=["resnet18", "resnet50", "vgg16", "cnn"])
+@pytest.fixture(scope="module", params=["resnet18", "resnet50", VGG16, "cnn"])
 def backbone(request):
     return request.param, make_backbone(request.param, weights=None)[0]
 
