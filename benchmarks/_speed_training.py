@@ -148,7 +148,7 @@ def head_ratios(options) -> list[Ratio]:
             "ours": lambda: classifier(epochs).fit(table, y),
             "bare": lambda: bare_loop(table, y, epochs),
         },
-        5 if options.quick else 21,
+        3 if options.quick else 21,
         options.wall,
         warm=False,
     )
@@ -194,7 +194,7 @@ def search_ratios(options) -> list[Ratio]:
     from skfdan.nn import lmmd
 
     torch.set_num_threads(1)
-    epochs = 5 if options.quick else 10
+    epochs = 4 if options.quick else 10
     table, y, groups = corpus(480, 1440)
     folds = _folds(table, y, groups)
     own = classifier(epochs, inference="bypass")
