@@ -25,7 +25,7 @@ _COMPILING = ("speech_features", "SpeechFeatures", "test_tfmix", "test_mel", "te
 def pytest_collection_modifyitems(items):
     """Let one process of several (pytest -n 2 --dist loadgroup) run what librosa compiles for.
 
-    And count among the slow what repeats scikit-learn's check of training on read-only memory; of
+    And count among the long what repeats scikit-learn's check of training on read-only memory; of
     one classifier it always runs.
     """
     for item in items:
@@ -34,6 +34,7 @@ def pytest_collection_modifyitems(items):
         again = "check_classifiers_train(readonly_memmap" in item.nodeid
         if again and "FDANClassifier" not in item.nodeid:
             item.add_marker(pytest.mark.slow)
+            item.add_marker(pytest.mark.long)
 
 
 @pytest.fixture(scope="session")
