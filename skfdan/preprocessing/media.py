@@ -32,7 +32,7 @@ def read_audio(
 ) -> tuple[np.ndarray, int]:
     """Read the sound of a sound or video file.
 
-    WAV, FLAC, Ogg, MP3, AIFF, Core Audio and AU are read by libsndfile; the
+    WAV, FLAC, Ogg, MP3, AIFF, Core Audio, AU and NIST SPHERE are read by libsndfile; the
     sound of anything else (MP4, M4A, AVI, FLV, MKV) by FFmpeg, from its first
     sound stream. A file shorter than its header promises gives what is there.
 

@@ -336,6 +336,16 @@ CASES = {
     '`FDANClassifier(class_weight="balanced").partial_fit(X, y)`': lambda c: _partial(
         c, class_weight="balanced"
     ),
+    "`FDANClassifier(early_stopping=True).partial_fit(X, y)`": lambda c: _partial(
+        c, early_stopping=True
+    ),
+    "`FDANClassifier(ffn_dim=0).fit(X, y)`": lambda c: _fit(c, ffn_dim=0),
+    "`FDANClassifier().fit(table, y)` with a column `Visual`": lambda c: _fit(
+        c, c.table.rename(columns={"visual": "Visual"})
+    ),
+    "`FDANClassifier().fit(X, y)` with NaN in a list of labels": lambda c: _fit(
+        c, y=[float("nan"), *c.y[1:].tolist()]
+    ),
     "`FDANClassifier().partial_fit(X, y)` with faces after voices": lambda c: c.fitted(
         "voices"
     ).partial_fit(make_table(visual=c.faces), c.y),
