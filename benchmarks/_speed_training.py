@@ -139,7 +139,7 @@ def head_ratios(options) -> list[Ratio]:
 
     torch.set_num_threads(1)
     # Many pairs of short fits: a busy moment spoils one of them.
-    epochs = 20 if options.quick else 50
+    epochs = 15 if options.quick else 50
     table, y, _ = corpus(480, 1440)
     classifier(1).fit(table, y)
     bare_loop(table, y, 1)
@@ -148,7 +148,7 @@ def head_ratios(options) -> list[Ratio]:
             "ours": lambda: classifier(epochs).fit(table, y),
             "bare": lambda: bare_loop(table, y, epochs),
         },
-        3 if options.quick else 21,
+        5 if options.quick else 21,
         options.wall,
         warm=False,
     )
