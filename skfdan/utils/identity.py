@@ -114,7 +114,9 @@ def _enclosed(function: types.FunctionType) -> list:
 
 def _source(function: types.FunctionType) -> Any:
     code = function.__code__
-    if function.__name__ != "<lambda>":  # of which a line may hold several
+    # A line may hold several lambdas. And from Python 3.13 on, the source of `python -c` is taken
+    # for that of whatever was made of a string.
+    if function.__name__ != "<lambda>" and code.co_filename not in ("<string>", "<stdin>"):
         try:
             return inspect.getsource(code)
         except (OSError, TypeError):  # typed in at a prompt

@@ -1,4 +1,5 @@
 import functools
+import linecache
 import subprocess
 import sys
 
@@ -97,7 +98,11 @@ def test_what_differs_has_other_names_and_what_does_not_has_not(case):
 
 
 @pytest.mark.parametrize(("old", "new"), [("8, 8", "32, 32"), ("return 0", "return -1")])
-def test_functions_and_classes_without_source(old, new):
+@pytest.mark.parametrize("by_command", [False, True])
+def test_functions_and_classes_without_source(old, new, by_command, monkeypatch):
+    if by_command:  # as in a process that `python -c` has started, from Python 3.13 on
+        lines = ["pass\n"] * 9
+        monkeypatch.setitem(linecache.cache, "<string>", (9, None, lines, "<string>"))
     text = "def f(x):\n    return 0, 0, 8, 8\nclass A:\n    def g(self):\n        return 0, 0, 8, 8"
     names = []
     for code in (text, text, text.replace(old, new)):
