@@ -17,7 +17,8 @@ def make(name):
     return make_resnet(name) if name.startswith("resnet") else make_vgg(name)
 
 
-VGG16 = pytest.param("vgg16", marks=pytest.mark.slow)  # has 138 million weights
+# Has 138 million weights.
+VGG16 = pytest.param("vgg16", marks=[pytest.mark.slow, pytest.mark.long])
 
 
 @pytest.fixture(scope="module", params=["resnet18", "resnet50", VGG16])
