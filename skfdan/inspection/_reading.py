@@ -123,7 +123,7 @@ def features_by_modality(who: str, estimator: Any, X: Any, y: Any) -> tuple[Arra
     if table is not None:
         rows = {m: np.flatnonzero(~missing_cells(table[m])) for m in KNOWN if m in clf._specs}
     else:
-        matrix = [m for m in KNOWN if getattr(clf, m) is not None] if n_dim(X) == 2 else []
+        matrix = [m for m in KNOWN if clf._as_read(m) is not None] if n_dim(X) == 2 else []
         rows = {m: np.arange(len(y)) for m in matrix or [clf._single()]}
     features, labels = {}, {}
     for modality, chosen in rows.items():

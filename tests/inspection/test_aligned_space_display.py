@@ -382,3 +382,16 @@ def test_names_of_an_emotion_whose_modalities_lie_apart():
             values[8] = 20.0
         display = AlignedSpaceDisplay.from_features(z, y)
         assert sum(name == "joy" for name, _ in display._middles()) == n_names
+
+
+def test_columns_set_after_the_fit_are_of_the_next():
+    y = np.array(["anger", "joy"] * 10)
+    X = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
+    columns = {"visual": slice(0, 3), "audio": slice(3, 6)}
+    clf = FDANClassifier(**columns, bottleneck=4, max_epochs=1, random_state=0, verbose=0).fit(X, y)
+    expected = AlignedSpaceDisplay.from_estimator(clf, X, y, random_state=0).embedding
+    clf.set_params(visual=None, audio=None)
+    found = AlignedSpaceDisplay.from_estimator(clf, X, y, random_state=0).embedding
+    assert set(found) == {"visual", "audio"}
+    for modality in found:
+        np.testing.assert_array_equal(found[modality], expected[modality])
