@@ -249,7 +249,6 @@ def test_time_limit_is_above_zero(timeout):
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_forked_child_leaves_the_parents_workers_alone():
     here = isolated(lambda path: os.getpid())("a")
-    before = len(_workers._EVERY)
 
     def child(queue):
         queue.put((len(_workers._EVERY), isolated(lambda path: os.getpid())("a")))
@@ -263,8 +262,8 @@ def test_forked_child_leaves_the_parents_workers_alone():
     assert (known, process.exitcode) == (0, 0)
     assert there != here
     assert_ends(there)
+    # Others of the parent's may have aged in the meantime, this one has not.
     assert isolated(lambda path: os.getpid())("a") == here
-    assert len(_workers._EVERY) == before
 
 
 SCRIPT = """
