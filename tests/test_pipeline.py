@@ -180,6 +180,7 @@ def test_a_broken_file_is_named_with_its_row(clips, tmp_path):
     assert all(before[name] == 0 for name in files)
 
 
+@pytest.mark.slow
 def test_real_voices_and_other_peoples_faces(real_data, tmp_path):
     from skfdan import stack_modalities
     from skfdan.datasets import load_fer2013, load_ravdess

@@ -153,6 +153,7 @@ def test_pickles_hold_no_data():
     assert abs(sizes[1] - sizes[0]) < 0.02 * sizes[0]
 
 
+@pytest.mark.slow
 def test_predictions_in_another_process(clips, fitted, tmp_path):
     joblib.dump((fitted, clips[1]), tmp_path / "model.joblib")
     code = (
@@ -360,6 +361,7 @@ def test_both_protocols_with_all_metrics(clips):
             assert scores[f"test_{metric}"].mean() > 0.8
 
 
+@pytest.mark.slow
 def test_nested_search_in_both_protocols(clips):
     X_vis, X_aud, y = clips
     table, labels, groups = unpair(

@@ -216,6 +216,7 @@ def test_cmd_weight_aligns_the_shared_representations():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_modality_dropout_teaches_reading_the_weaker_modality():
     rng = np.random.default_rng(0)
     code = np.arange(160) % 3

@@ -182,6 +182,7 @@ def test_without_deep_layers_all_modalities_are_read_side_by_side(table, clips):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_margin_loss_brings_modalities_of_an_emotion_together(table, clips):
     _, y = clips
 

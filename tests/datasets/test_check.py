@@ -678,6 +678,8 @@ def test_ravdess(real_data):
     assert result.balance.shape == (25, 9)
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_real_clips(real_data):
     films = sorted(map(str, (real_data / "clips").glob("*.mp4")))
     result = check(make_table(visual=films, audio=films), n_jobs=-1)

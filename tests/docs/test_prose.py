@@ -46,7 +46,10 @@ PAGES = [
     ),
 ]
 #: Pages that take more than some seconds.
-SLOW = {"docs/user_guide/command_line.md", "docs/user_guide/words.md"}
+SLOW = {
+    f"docs/user_guide/{name}.md"
+    for name in ("command_line", "modality_table", "protocols", "words")
+}
 ROOMS = (
     *("skfdan", "skfdan.classifiers", "skfdan.datasets", "skfdan.feature_selection"),
     *("skfdan.inspection", "skfdan.metrics", "skfdan.model_selection", "skfdan.nn"),

@@ -32,6 +32,8 @@ def test_the_same_seed_gives_the_same_files(tmp_path):
         assert content_of(file) == content_of(twin)
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_a_corpus_has_good_files_among_mutants_and_specials(tmp_path):
     manifest = make_corpus(tmp_path / "corpus", 500, seed=0)
     assert len(manifest) == 500

@@ -18,6 +18,7 @@ def models(tmp_path_factory):
     return tamper.build(tmp_path_factory.mktemp("models"))
 
 
+@pytest.mark.slow
 def test_whatever_was_tampered_with_is_refused(models):
     results = tamper.tamper(*models, count=2 * len(tamper.WAYS), seed=1)
     print(tamper.table(results))

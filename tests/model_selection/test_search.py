@@ -399,9 +399,8 @@ def test_it_can_be_cloned():
     assert copy.deepcopy(search).halving == 2
 
 
-@pytest.mark.parametrize(
-    "scoring", [None, pytest.param(SCORING, marks=[pytest.mark.slow, pytest.mark.long])]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("scoring", [None, pytest.param(SCORING, marks=pytest.mark.long)])
 def test_halving_is_that_of_scikit_learn(scoring, stacks):
     X, y = matrix(48)
     clf = FDANClassifier(**SMALL | SIDES | {"max_epochs": 9})

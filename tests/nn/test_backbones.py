@@ -454,6 +454,7 @@ def test_hooks_are_called(register):
     assert len(seen) == 1
 
 
+@pytest.mark.slow
 def test_what_is_trained_is_never_stale():
     """Fused optimisers, the default here, change weights without torch's counting it."""
     torch.manual_seed(0)

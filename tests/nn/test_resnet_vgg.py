@@ -250,9 +250,10 @@ print([name for name in ("torchvision",) if name in sys.modules])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "code",
-    [FORWARD, pytest.param(FIT, marks=[pytest.mark.slow, pytest.mark.long])],
+    [FORWARD, pytest.param(FIT, marks=pytest.mark.long)],
     ids=["forward", "fit"],
 )
 def test_torchvision_is_not_imported(code):

@@ -285,6 +285,7 @@ def test_impossible_parameters(parameters, words):
             getattr(FaceFrames(**parameters), method)([None])
 
 
+@pytest.mark.slow
 def test_real_clips(real_data):
     """Every clip has a face, in about the same place of all three frames."""
     clips = sorted((real_data / "clips").glob("*.mp4"))

@@ -458,6 +458,7 @@ def test_equal_rows_are_decoded_once(n_jobs, detectors, tmp_path, pictures):
     assert sorted(looked_at(detectors)) == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_work_on_a_cold_cache(detectors, tmp_path, pictures):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
     workers = [

@@ -198,6 +198,7 @@ def test_a_missing_face_is_in_the_report(pictures, tmp_path):
         FaceFrames(detector=find, on_no_face="raise").transform(pictures[1:])
 
 
+@pytest.mark.slow
 def test_whatever_a_detector_does_costs_one_row(pictures):
     """In worker processes, which is what "auto" means here."""
 

@@ -284,7 +284,8 @@ if sys.argv[2:]:
 """
 
 
-@pytest.mark.parametrize("killed", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [pytest.param(False, marks=pytest.mark.long), True])
 def test_script_without_a_guard_leaves_nothing_behind(killed, tmp_path):
     Image.new("L", (9, 9)).save(tmp_path / "a.png")
     (tmp_path / "script.py").write_text(SCRIPT)

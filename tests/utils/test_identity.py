@@ -117,6 +117,7 @@ def test_parameters_do_not_count_as_they_are_hashed_elsewhere():
     assert code_identity(torch.nn.Linear(2, 2)) == code_identity(torch.nn.Linear(2, 2))
 
 
+@pytest.mark.slow
 def test_names_last(tmp_path):
     (tmp_path / "mine.py").write_text(
         "import torch\nSHAPES = frozenset('abcdefgh')\nclass Net(torch.nn.Module):\n"

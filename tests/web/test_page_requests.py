@@ -224,6 +224,7 @@ def test_the_page_itself_checks_too(start, tmp_path):
     assert server.files() == []
 
 
+@pytest.mark.long
 def test_the_same_clip_of_two_visitors(start, clips, other_clip):
     server = start()
     wav = clips["audio"][0]
@@ -250,6 +251,7 @@ def test_the_same_clip_of_two_visitors(start, clips, other_clip):
     assert server.files() == [other_clip.name]
 
 
+@pytest.mark.long
 def test_what_nobody_follows_up_goes(start, clips):
     server = start(stay=2.0)
     visitor = server.visitor()
@@ -272,10 +274,8 @@ def test_what_nobody_follows_up_goes(start, clips):
     assert "the clip is no longer there; choose or record it again" in visitor.show(path)
 
 
-@pytest.mark.parametrize(
-    "host",
-    ["127.0.1.1", *(pytest.param(h, marks=pytest.mark.long) for h in ("::1", "localhost"))],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("host", ["127.0.1.1", "::1", "localhost"])
 def test_the_address_it_listens_at_is_answered(start, host):
     try:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
