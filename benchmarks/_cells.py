@@ -105,8 +105,8 @@ def make_cell(
         "fold": fold,
         "seed": seed,
         "role": role,
-        "train": _hash_ids(corpus.ids[train]),
-        "test": _hash_ids(corpus.ids[test]),
+        "train": hash_ids(corpus.ids[train]),
+        "test": hash_ids(corpus.ids[test]),
         "estimator": describe(model),
         "front_end": _describe_front_end(how, source, setting),
         **_contents(model, how, source, setting),
@@ -148,7 +148,8 @@ def _fingerprint(source, corpus, faces) -> str:
     return _fingerprint_of(source, tuple(faces))
 
 
-def _hash_ids(ids: Iterable[str]) -> str:
+def hash_ids(ids: Iterable[str]) -> str:
+    """Hash names of rows, whatever their order."""
     return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()[:16]
 
 
@@ -389,7 +390,25 @@ def versions() -> dict[str, str]:
 
     names = ("torch", "torchvision", "scikit-learn", "numpy", "scipy")
     found = {name: importlib.metadata.version(name) for name in names}
-    return {"skfdan": skfdan.__version__, "python": platform.python_version(), **found}
+    return {
+        "skfdan": skfdan.__version__,
+        "sources": sources_digest(),
+        "python": platform.python_version(),
+        **found,
+    }
+
+
+@functools.cache
+def sources_digest() -> str:
+    """Hash the modules of skfdan, which are in no cell's key."""
+    import skfdan
+
+    root = Path(skfdan.__file__).parent
+    digest = hashlib.sha256()
+    for file in sorted(root.rglob("*.py")):
+        content = hashlib.sha256(file.read_bytes()).hexdigest()
+        digest.update(f"{file.relative_to(root).as_posix()} {content}\n".encode())
+    return digest.hexdigest()[:12]
 
 
 @functools.cache
@@ -397,10 +416,13 @@ def machine() -> str:
     """Describe processor, cores and GPU."""
     import torch
 
-    name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
-        name = next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), name)
+    lines = info.read_text(encoding="utf-8", errors="replace") if info.exists() else ""
+    first = [x.split(":", 1) for x in lines.partition("\n\n")[0].splitlines() if ":" in x]
+    known = {key.strip(): value.strip() for key, value in first}
+    name = known.get("model name") or platform.processor() or platform.machine()
+    # One name is given to processors that round in other ways, which training enlarges.
+    kind = [f"{key} {known[key]}" for key in ("cpu family", "model") if key in known]
+    kind.append(torch.backends.cpu.get_cpu_capability())
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    return f"{platform.system()}, {name}, {os.cpu_count()} cores, {gpu}"
+    return f"{platform.system()}, {name} ({', '.join(kind)}), {os.cpu_count()} cores, {gpu}"

@@ -111,6 +111,13 @@ class Corpus:
         """Whose faces, in print."""
         return self.title if origin == OWN else TITLES[origin]
 
+    def doubled(self) -> list[np.ndarray]:
+        """Return the rows of each recording that several voices hold, byte by byte."""
+        voices = np.flatnonzero(self.heard)
+        digests = [content_digest(Path(self.table["audio"].iloc[row])) for row in voices]
+        _, which, counts = np.unique(digests, return_inverse=True, return_counts=True)
+        return [voices[which == i] for i in np.flatnonzero(counts > 1)]
+
     def rows_with(self, faces: tuple[str, ...]) -> np.ndarray:
         """Which rows are voices, or faces of the named origins."""
         return self.heard | np.isin(self.origin, list(faces))
@@ -183,15 +190,19 @@ def load(source: Source) -> Corpus:
     if source.companion:
         return _utterances(source)
     bunch = getattr(datasets, LOADERS[source.corpus])(source.root)
-    parts = [_visual(OWN, source.corpus, bunch, source)]
-    for name, path in source.faces:
-        other = getattr(datasets, LOADERS[name])(path)
-        parts.append(_visual(name, name, other, source))
-        if not len(parts[-1]["ids"]):
-            raise ValueError(f"--faces {name}:{path} holds no picture and no video.")
     voices = _audio(source.corpus, bunch)
     if not len(voices["ids"]):
         raise ValueError(f"--corpus {source.corpus}: {source.root!r} holds no voice.")
+    parts = [_visual(OWN, source.corpus, bunch, source)]
+    for name, path in source.faces:
+        other = getattr(datasets, LOADERS[name])(path)
+        part = _visual(name, name, other, source)
+        if not len(part["ids"]):
+            raise ValueError(f"--faces {name}:{path} holds no picture and no video.")
+        # Only where names meet, since cells are named by the groups too.
+        if not _same_people(name, path, source) and np.isin(part["groups"], voices["groups"]).any():
+            part["groups"] = np.array([f"{name}:{group}" for group in part["groups"]])
+        parts.append(part)
 
     classes, notes = set(voices["y"]), []
     for part in parts:
@@ -216,6 +227,15 @@ def load(source: Source) -> Corpus:
     whole = {key: np.concatenate([part[key] for part in parts]) for key in voices}
     table = make_table(visual=whole.pop("visual"), audio=whole.pop("audio"))
     return Corpus(source.corpus, table, notes=notes, speakers_known=bunch.speakers_known, **whole)
+
+
+def _same_people(name: str, path: str, source: Source) -> bool:
+    """Tell whether faces are of the voices' corpus; people of others only share names."""
+    if name != source.corpus:
+        return False
+    # Any corpus may be in a folder.
+    places = {Path(place).expanduser().resolve() for place in (path, source.root)}
+    return name != "folder" or len(places) == 1
 
 
 def _utterances(source: Source) -> Corpus:

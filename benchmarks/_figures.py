@@ -20,6 +20,14 @@ COLOURS = (
     "#F0E442",
     "#999999",
 )
+#: Of a face, a voice and a class; the next ones where the colours begin anew.
+MARKERS = (("+", "o", "s"), ("x", "D", "D"), ("1", "^", "^"))
+
+
+def _styles(classes) -> dict[str, tuple[str, tuple[str, str, str]]]:
+    """Give every class a colour, and markers."""
+    n = len(COLOURS)
+    return {c: (COLOURS[i % n], MARKERS[i // n % len(MARKERS)]) for i, c in enumerate(classes)}
 
 
 def _axes(n: int, size: float):
@@ -45,18 +53,20 @@ def confusion(line: Line, protocols: list[str], corpus: str, path: Path, out: Pa
     if not matrices:
         return False
     plt, figure, axes = _axes(len(matrices), 5.2)
-    for axis, (protocol, ((classes, matrix), n)) in zip(axes, matrices.items(), strict=True):
+    for axis, (protocol, ((true, heard, matrix), n)) in zip(axes, matrices.items(), strict=True):
         share = matrix / matrix.sum(1, keepdims=True)
         image = axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
         for i, j in np.ndindex(*share.shape):
             colour = "white" if share[i, j] > 0.5 else "black"
             axis.text(j, i, f"{share[i, j]:.2f}", ha="center", va="center", color=colour, size=8)
-        axis.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
-        axis.set_yticks(range(len(classes)), classes)
+        axis.set_xticks(range(len(heard)), heard, rotation=45, ha="right")
+        axis.set_yticks(range(len(true)), true)
         axis.set_xlabel("predicted")
         axis.set_ylabel("true")
-        uar = np.diag(share).mean()
-        axis.set_title(f"{protocol} protocol, {n} runs, UAR {100 * uar:.1f} %", size=10)
+        uar = share[range(len(true)), np.searchsorted(heard, true)].mean()
+        # Of the matrix that is shown, and so not the mean over runs that the tables have.
+        title = f"{protocol} protocol, UAR {100 * uar:.1f} % of {n} runs pooled"
+        axis.set_title(title, size=10)
     figure.colorbar(image, ax=axes, shrink=0.8, label="share of the true emotion")
     figure.suptitle(f"{line.name} on {corpus}: what was heard as what", size=12)
     figure.savefig(path, dpi=130)
@@ -64,15 +74,16 @@ def confusion(line: Line, protocols: list[str], corpus: str, path: Path, out: Pa
     return True
 
 
-def _matrix(records: list[dict], variant: str) -> tuple[list[str], np.ndarray]:
+def _matrix(records: list[dict], variant: str) -> tuple[list[str], list[str], np.ndarray]:
+    """Return the classes of the rows, those of the columns, and the counts."""
     true = [label for record in records for label in record["y_true"]]
     predicted = [label for record in records for label in record["y_pred"][variant]]
-    classes = sorted({*true})
-    shown = {name: i for i, name in enumerate(classes)}
-    matrix = np.zeros((len(classes), len(classes)))
+    # What no test voice is may be predicted all the same; it has no recall, so no row.
+    rows, columns = sorted({*true}), sorted({*true, *predicted})
+    matrix = np.zeros((len(rows), len(columns)))
     for t, p in zip(true, predicted, strict=True):
-        matrix[shown[t], shown[p]] += 1
-    return classes, matrix
+        matrix[rows.index(t), columns.index(p)] += 1
+    return rows, columns, matrix
 
 
 def features(line: Line, protocols: list[str], corpus: str, path: Path, out: Path) -> bool:
@@ -88,28 +99,36 @@ def features(line: Line, protocols: list[str], corpus: str, path: Path, out: Pat
                     kept[protocol] = dict(stored)
     if not kept:
         return False
+    labels = [parts[f"y_{m}"] for parts in kept.values() for m in ("visual", "audio")]
+    styles = _styles(np.unique(np.concatenate(labels)))
     plt, figure, axes = _axes(len(kept), 5.2)
     for axis, (protocol, parts) in zip(axes, kept.items(), strict=True):
         z = np.concatenate([parts["visual"], parts["audio"]]).astype(np.float64)
         perplexity = min(30, max(2, (len(z) - 1) // 4))
         place = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(z)
         n = len(parts["visual"])
-        classes = np.unique(np.concatenate([parts["y_visual"], parts["y_audio"]]))
-        for c, colour in zip(classes, COLOURS, strict=False):
+        for c, (colour, (face, voice, _)) in styles.items():
             faces, voices = parts["y_visual"] == c, parts["y_audio"] == c
-            axis.scatter(*place[:n][faces].T, c=colour, marker="+", s=28, linewidths=1)
+            axis.scatter(*place[:n][faces].T, c=colour, marker=face, s=28, linewidths=1)
             axis.scatter(
-                *place[n:][voices].T, facecolors="none", edgecolors=colour, marker="o", s=22
+                *place[n:][voices].T, facecolors="none", edgecolors=colour, marker=voice, s=22
             )
         axis.set_xticks([])
         axis.set_yticks([])
         axis.set_title(f"{protocol} protocol, fold 0, seed 0", size=10)
+    used = list(dict.fromkeys(markers for _, markers in styles.values()))
     handles = [
-        plt.Line2D([], [], color="k", marker="+", linestyle="", label="face (training)"),
-        plt.Line2D([], [], color="k", marker="o", mfc="none", linestyle="", label="voice (test)"),
         *(
-            plt.Line2D([], [], color=colour, marker="s", linestyle="", label=c)
-            for c, colour in zip(classes, COLOURS, strict=False)
+            plt.Line2D([], [], color="k", marker=face, linestyle="", label="face (training)")
+            for face, _, _ in used
+        ),
+        *(
+            plt.Line2D([], [], color="k", marker=m, mfc="none", linestyle="", label="voice (test)")
+            for _, m, _ in used
+        ),
+        *(
+            plt.Line2D([], [], color=colour, marker=marker, linestyle="", label=c)
+            for c, (colour, (_, _, marker)) in styles.items()
         ),
     ]
     figure.legend(handles=handles, loc="outside right center", frameon=False)

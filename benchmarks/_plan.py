@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +51,10 @@ class Line:
     @property
     def fidelity(self) -> str:
         return METHODS[self.row.method].fidelity if self.row.method in METHODS else ""
+
+    @property
+    def seeded(self) -> bool:
+        return self.row.method not in METHODS or METHODS[self.row.method].seeded
 
 
 class LastSessions:
@@ -131,9 +138,15 @@ def named_protocol(corpus: Corpus, name: str, folds: int) -> Protocol:
 
 
 def make_splits(corpus: Corpus, protocol: Protocol, out: Path) -> list[Split]:
-    """Divide the voices, and keep the ids of every fold in a file."""
+    """Divide the voices, and keep the ids of every fold in a file.
+
+    Other folds of that protocol in the folder keep their file; these get one whose name
+    bears their hash.
+    """
+    target = Path(out) / "splits" / f"{protocol.name}.json"
+    written = target.with_name(f".{os.getpid()}-{target.name}")
     saved = save_splits(
-        Path(out) / "splits" / f"{protocol.name}.json",
+        written,
         protocol,
         corpus.ids.tolist(),
         # The protocols divide voices; an utterance goes with its voice.
@@ -141,7 +154,16 @@ def make_splits(corpus: Corpus, protocol: Protocol, out: Path) -> list[Split]:
         y=corpus.y,
         groups=corpus.groups,
     )
+    digest = _digest_of_folds(written)
+    if target.exists() and _digest_of_folds(target) != digest:
+        target = target.with_name(f"{protocol.name}-{digest}.json")
+    os.replace(written, target)
     return [Split(protocol.name, fold, *rows) for fold, rows in enumerate(saved)]
+
+
+def _digest_of_folds(path: Path) -> str:
+    folds = json.loads(path.read_text(encoding="utf-8"))["folds"]
+    return hashlib.sha256("".join(fold["sha256"] for fold in folds).encode()).hexdigest()[:8]
 
 
 def inner_split(corpus: Corpus, split: Split) -> tuple[np.ndarray, np.ndarray]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _cells import SCORES, read_cell
+from _cells import SCORES, hash_ids, read_cell
 from _corpora import COMPANIONS
 from _methods import ROWS, Row
 from _plan import Line
@@ -66,14 +67,21 @@ class Published:
 class Scores:
     """Scores of a line under one protocol, one a run."""
 
+    #: Fold and seed of each finished run, and of all that are planned.
     keys: list[tuple[int, int]] = field(default_factory=list)
+    planned: list[tuple[int, int]] = field(default_factory=list)
     values: dict[str, list[float]] = field(default_factory=dict)
     warned: int = 0
-    missing: int = 0
+    #: Whether the method has seeds, or one run a fold.
+    seeded: bool = True
 
     @property
     def n(self) -> int:
         return len(self.keys)
+
+    @property
+    def missing(self) -> int:
+        return len(self.planned) - len(self.keys)
 
     def by_run(self, metric: str) -> dict:
         return dict(zip(self.keys, self.values[metric], strict=True))
@@ -91,11 +99,11 @@ class Scores:
 
 def scores_of(line: Line, protocol: str, out: Path) -> Scores:
     """Read the finished cells of a line."""
-    found = Scores(values={metric: [] for metric in SCORES})
+    found = Scores(values={metric: [] for metric in SCORES}, seeded=line.seeded)
     for cell in line.cells.get(protocol, []):
+        found.planned.append((cell.fold, cell.seed))
         record = read_cell(cell, out)
         if record is None:
-            found.missing += 1
             continue
         found.keys.append((cell.fold, cell.seed))
         found.warned += bool(record["warnings"])
@@ -197,7 +205,9 @@ def build(table: str, lines: list[Line], protocols: list[str], corpus: str, out:
             cells += _score_cells(scores[protocol], protocol, record)
             if compared is not None:
                 other = None if line is reference else compared[protocol]
-                cells.append(_gain(scores[protocol], other, protocol, record))
+                gain, remark = _gain(scores[protocol], other, protocol, record)
+                cells.append(gain)
+                remarks += remark
             remarks += _run_notes(scores[protocol], protocol, line)
         if line.problem:
             remarks.append(f"not run: {line.problem}")
@@ -285,19 +295,32 @@ def _score_cells(scores: Scores, protocol: str, record: dict[str, Any]) -> list[
     return [*cells, str(scores.n) if scores.n else ""]
 
 
-def _gain(scores: Scores, other: Scores | None, protocol: str, record: dict[str, Any]) -> str:
-    """Difference in UAR, paired by fold and seed; by fold if one of the two has no seeds."""
+def _gain(
+    scores: Scores, other: Scores | None, protocol: str, record: dict[str, Any]
+) -> tuple[str, list[str]]:
+    """Difference in UAR, and a note if not all runs of both are there.
+
+    It is paired by fold and seed; by fold if one of the two has no seeds.
+    """
     if other is None or not scores.n or not other.n:
-        return ""
-    ours, theirs = scores.by_run("UAR"), other.by_run("UAR")
-    if ours.keys() != theirs.keys():
+        return "", []
+    planned = {*scores.planned, *other.planned}
+    if scores.seeded == other.seeded:
+        ours, theirs = scores.by_run("UAR"), other.by_run("UAR")
+    else:
         ours, theirs = scores.by_fold("UAR"), other.by_fold("UAR")
-    if ours.keys() != theirs.keys():
-        return ""
-    gains = 100 * np.array([value - theirs[key] for key, value in ours.items()])
+        planned = {fold for fold, _ in planned}
+    both = [key for key in ours if key in theirs]
+    notes = []
+    if len(both) < len(planned):
+        notes.append(f"{protocol}: difference over {len(both)} of {len(planned)} pairs")
+    if not both:
+        return "", notes
+    gains = 100 * np.array([ours[key] - theirs[key] for key in both])
     record[f"{protocol} UAR gain mean"] = round(gains.mean(), 3)
     record[f"{protocol} UAR gain sd"] = round(gains.std(), 3)
-    return f"{gains.mean():+.1f} ± {gains.std():.1f}"
+    sd = f" ± {gains.std():.1f}" if len(both) > 1 else ""
+    return f"{gains.mean():+.1f}{sd}", notes
 
 
 def _run_notes(scores: Scores, protocol: str, line: Line) -> list[str]:
@@ -359,8 +382,7 @@ def write_csv(path: Path, records: list[dict[str, Any]]) -> None:
 
 def result_records(out: Path) -> list[dict[str, Any]]:
     """One record for every finished cell and evaluation in the folder; scores from 0 to 1."""
-    import json
-
+    partitions = _partitions(out)
     records = []
     for path in sorted((Path(out) / "cells").glob("[!.]*.json")):
         cell = json.loads(path.read_text(encoding="utf-8"))
@@ -384,6 +406,10 @@ def result_records(out: Path) -> list[dict[str, Any]]:
                     # Of the sorted row ids: the same hash, the same rows.
                     "train_ids": spec["train"],
                     "test_ids": spec["test"],
+                    # Which files of folds have these test rows as theirs.
+                    "splits": "+".join(
+                        partitions.get((spec["protocol"], spec["fold"], spec["test"]), [])
+                    ),
                     "fit_s": cell["fit_s"],
                     "predict_s": cell["predict_s"],
                     "finished": cell["finished"],
@@ -393,3 +419,14 @@ def result_records(out: Path) -> list[dict[str, Any]]:
                 }
             )
     return records
+
+
+def _partitions(out: Path) -> dict[tuple[str, int, str], list[str]]:
+    """Return the names of the files in which a protocol's fold has these test rows."""
+    found: dict[tuple[str, int, str], list[str]] = {}
+    for path in sorted((Path(out) / "splits").glob("[!.]*.json")):
+        document = json.loads(path.read_text(encoding="utf-8"))
+        for i, fold in enumerate(document["folds"]):
+            key = document["protocol"]["name"], i, hash_ids(fold["test"])
+            found.setdefault(key, []).append(path.stem)
+    return found

@@ -189,6 +189,8 @@ def run(args: argparse.Namespace, argv: list[str]) -> int:
 
     protocols = [_plan.named_protocol(corpus, name, setting.folds) for name in names]
     splits = [s for protocol in protocols for s in _plan.make_splits(corpus, protocol, out)]
+    for note in (said := _fold_notes(corpus, splits)):
+        print(note, flush=True)
     plans = {
         table: _plan.plan_lines(corpus, source, setting, splits, table, args.estimators)
         for table in tables
@@ -208,15 +210,16 @@ def run(args: argparse.Namespace, argv: list[str]) -> int:
             _plan.choose(line, corpus, source, setting, splits, out, failed)
         failed |= _run_stage([c for line in selecting for c in _final(line)], out, n_jobs)
 
-    header = _header(args, argv, setting, corpus, protocols, splits, lines, began)
+    header = _header(args, argv, setting, corpus, protocols, splits, said, lines, began)
     print()
     for i, (table, planned) in enumerate(plans.items()):
         report = _report.build(table, planned, names, args.corpus, out)
-        text = _report.markdown(table, report, header)
+        own = _origins(planned, out)
+        text = _report.markdown(table, report, [*header, *own])
         (out / f"table_{table}.md").write_text(text, encoding="utf-8")
         _report.write_csv(out / f"table_{table}.csv", report.records)
         # On the screen, what holds for all tables is said once.
-        print(_report.markdown(table, report, [] if i else header))
+        print(_report.markdown(table, report, [*([] if i else header), *own]))
     _report.write_csv(out / "results.csv", _report.result_records(out))
     _draw(lines, names, corpus.title, out)
     print(f"Written: {', '.join(sorted(p.name for p in out.iterdir() if p.is_file()))} in {out}")
@@ -296,7 +299,58 @@ def _summary(corpus: _corpora.Corpus) -> str:
     )
 
 
-def _header(args, argv, setting, corpus, protocols, splits, lines, began) -> list[str]:
+def _fold_notes(corpus: _corpora.Corpus, splits: list[_plan.Split]) -> list[str]:
+    """Say what is peculiar about the folds: emotions not tested, faces left out, twins."""
+    notes = []
+    doubled = corpus.doubled()
+    twins = {}
+    for protocol in dict.fromkeys(split.protocol for split in splits):
+        folds = [split for split in splits if split.protocol == protocol]
+        for split in folds:
+            lacking = np.setdiff1d(corpus.classes, corpus.y[split.test])
+            if len(lacking):
+                notes.append(
+                    f"Protocol {protocol}, fold {split.fold}: no voice of {', '.join(lacking)} is "
+                    f"tested, so its scores are over {len(corpus.classes) - len(lacking)} of "
+                    f"{len(corpus.classes)} emotions."
+                )
+        for origin in dict.fromkeys(corpus.origin[~corpus.heard]):
+            of_it = corpus.origin == origin
+            train = [int(of_it[split.train].sum()) for split in folds]
+            if min(train) < of_it.sum():
+                notes.append(
+                    f"Protocol {protocol}: of {of_it.sum()} faces of {corpus.face_title(origin)}, "
+                    f"{', '.join(map(str, train))} train in the folds."
+                )
+        apart = [
+            any(np.isin(rows, s.test).any() and np.isin(rows, s.train).any() for rows in doubled)
+            for s in folds
+        ]
+        twins[protocol] = f"{sum(apart)} of {len(folds)} folds of protocol {protocol}"
+    if doubled:
+        notes.append(
+            f"Recordings that several voices hold, byte by byte: {len(doubled)}. A twin of a test "
+            f"voice trains in {' and '.join(twins.values())}."
+        )
+    return notes
+
+
+def _origins(lines: list[_plan.Line], out: Path) -> list[str]:
+    """Say if the cells of a table come from several machines or states of the code."""
+    cells = [c for line in lines for c in [*_first(line), *_final(line)]]
+    records = [r for r in (_cells.read_cell(c, out) for c in cells) if r]
+    machines = {r["machine"] for r in records}
+    versions = {json.dumps(r["versions"], sort_keys=True) for r in records}
+    if max(len(machines), len(versions)) < 2:
+        return []
+    return [
+        f"The cells of this table are not of one origin (machines: {len(machines)}, states of "
+        f"skfdan and its libraries: {len(versions)}; sources is the hash of skfdan's modules): "
+        "differences between its rows may come from that."
+    ]
+
+
+def _header(args, argv, setting, corpus, protocols, splits, said, lines, began) -> list[str]:
     _, counts = np.unique(corpus.y[corpus.heard], return_counts=True)
     cells = {c.key: c for line in lines for c in [*_first(line), *_final(line)]}
     records = [r for r in (_cells.read_cell(c, args.out) for c in cells.values()) if r]
@@ -320,13 +374,15 @@ def _header(args, argv, setting, corpus, protocols, splits, lines, began) -> lis
         *corpus.notes,
         f"Chance: UAR {100 / len(counts):.1f} %; WAR of always the most frequent emotion "
         f"{100 * counts.max() / counts.sum():.1f} %.",
-        "All numbers in percent. Ours: mean ± standard deviation over folds x seeds, n runs; "
-        "the folds overlap in what they train on, so the deviation is no standard error.",
+        "All numbers in percent. Ours: mean ± population standard deviation (over n, not n - 1) of "
+        "the n runs, folds x seeds; the folds overlap in what they train on, so the deviation is "
+        "no standard error.",
         *(
             f"Protocol {p.name}: {p.description} Folds: {len(folds[p.name])}, of "
             f"{min(folds[p.name])} to {max(folds[p.name])} test voices."
             for p in protocols
         ),
+        *said,
         "Nothing was selected on test rows: the last epoch counts, there is no early stopping, and "
         "where a row chooses a parameter it does so on a part of its training rows.",
         f"Seeds per fold: {setting.seeds}. Setting of every network"

@@ -8,16 +8,12 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.metrics import accuracy_score, f1_score, recall_score
+from sklearn.metrics import accuracy_score, f1_score, make_scorer, recall_score
 from sklearn.utils.validation import column_or_1d
 
-from skfdan.table import is_missing
+from skfdan.table import as_labels, is_missing
 
 __all__ = ["SCORING", "uar_score", "war_score", "weighted_f1_score"]
-
-#: Scorers for ``GridSearchCV`` and ``cross_validate``:
-#: ``GridSearchCV(..., scoring=SCORING, refit="UAR")``.
-SCORING = {"WAR": "accuracy", "UAR": "balanced_accuracy", "wF1": "f1_weighted"}
 
 
 def war_score(y_true, y_pred) -> float:
@@ -38,7 +34,7 @@ def war_score(y_true, y_pred) -> float:
     >>> war_score(["a", "a", "a", "b"], ["a", "a", "a", "a"])
     0.75
     """
-    _check_labels("war_score", y_true, y_pred)
+    y_true, y_pred = _check_labels("war_score", y_true, y_pred)
     return float(accuracy_score(y_true, y_pred))
 
 
@@ -61,8 +57,8 @@ def uar_score(y_true, y_pred) -> float:
     >>> uar_score(["a", "a", "a", "b"], ["a", "a", "a", "a"])
     0.5
     """
-    _check_labels("uar_score", y_true, y_pred)
-    labels = np.unique(column_or_1d(y_true))
+    y_true, y_pred = _check_labels("uar_score", y_true, y_pred)
+    labels = np.unique(y_true)
     return float(recall_score(y_true, y_pred, labels=labels, average="macro", zero_division=0))
 
 
@@ -84,15 +80,29 @@ def weighted_f1_score(y_true, y_pred) -> float:
     >>> round(weighted_f1_score(["a", "a", "a", "b"], ["a", "a", "a", "a"]), 3)
     0.643
     """
-    _check_labels("weighted_f1_score", y_true, y_pred)
+    y_true, y_pred = _check_labels("weighted_f1_score", y_true, y_pred)
     return float(f1_score(y_true, y_pred, average="weighted", zero_division=0))
 
 
-def _check_labels(who: str, y_true, y_pred) -> None:
+#: The three by their names, as they are told.
+SCORES = {"WAR": war_score, "UAR": uar_score, "wF1": weighted_f1_score}
+#: Scorers for ``GridSearchCV`` and ``cross_validate``:
+#: ``GridSearchCV(..., scoring=SCORING, refit="UAR")``.
+SCORING = {name: make_scorer(score) for name, score in SCORES.items()}
+
+
+def _check_labels(who: str, y_true, y_pred) -> list[np.ndarray]:
+    checked = []
     for name, labels in (("y_true", y_true), ("y_pred", y_pred)):
+        labels = column_or_1d(as_labels(labels))
         missing = np.flatnonzero([is_missing(label) for label in labels])
         if len(missing):
             raise ValueError(
                 f"{who}: {name} is missing (NaN or None) in row {missing[0]}; score the rows that "
                 "have a label."
             )
+        if labels.dtype == object and not any(isinstance(label, str) for label in labels):
+            # Numbers among which others were missing: scikit-learn takes no objects.
+            labels = np.array(labels.tolist())
+        checked.append(labels)
+    return checked

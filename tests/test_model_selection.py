@@ -190,6 +190,69 @@ def test_same_seed_same_splits(corpus):
     assert any(not np.array_equal(a, b) for a, b in zip(splits(3), splits(4), strict=True))
 
 
+# voices without a label
+
+MISSING = [
+    pytest.param(lambda y: [None if c < 0 else c for c in y.tolist()], id="list"),
+    pytest.param(lambda y: np.where(y < 0, None, y.astype(object)), id="object"),
+    pytest.param(lambda y: np.where(y < 0, np.nan, y), id="nan"),
+    pytest.param(lambda y: pd.Series(y).where(y >= 0).astype("Int64"), id="Int64"),
+    pytest.param(lambda y: [None if c < 0 else "abc"[c] for c in y.tolist()], id="words"),
+]
+
+
+def without_some(table, y):
+    """Take the label of every third voice."""
+    missing = rows_of(table, "audio")[::3]
+    y = y.copy()
+    y[missing] = -1
+    return y, missing
+
+
+@pytest.mark.parametrize("kind", MISSING)
+@pytest.mark.parametrize("visual", ["all", "disjoint"])
+@pytest.mark.parametrize("inner", [StratifiedKFold(3), GroupKFold(4)], ids=["class", "group"])
+def test_a_voice_without_a_label_trains_but_not_beside_its_test_speaker(
+    corpus, kind, visual, inner
+):
+    table, y, groups = corpus
+    y, missing = without_some(table, y)
+    labelled = np.setdiff1d(rows_of(table, "audio"), missing)
+    splitter = AudioHoldout(inner, visual=visual)
+    speakers = groups[labelled] if isinstance(inner, GroupKFold) else None
+    expected = inner.split(labelled, y[labelled], speakers)
+    splits = list(splitter.split(table, kind(y), groups))
+    assert len(splits) == splitter.get_n_splits(table, kind(y), groups)
+    for (train, test), (audio_train, audio_test) in zip(splits, expected, strict=True):
+        assert set(test) == set(labelled[audio_test])
+        assert set(train) & set(labelled) == set(labelled[audio_train])
+        tested = set(groups[test])
+        if visual == "all":
+            tested -= set(groups[labelled[audio_train]])
+        assert set(train) & set(missing) == {i for i in missing if groups[i] not in tested}
+
+
+def test_voices_without_a_label_all_train_where_no_speaker_is_known(corpus):
+    table, y, _ = corpus
+    y, missing = without_some(table, y)
+    for train, _ in AudioHoldout(3).split(table, np.where(y < 0, None, y.astype(object))):
+        assert set(missing) <= set(train)
+
+
+def test_positions_count_the_voices_that_have_a_label(corpus):
+    table = make_table(audio=list("abcd"))
+    [(train, test)] = AudioHoldout([([0], [1])]).split(table, ["joy", None, None, "fear"])
+    assert (train.tolist(), test.tolist()) == ([0, 1, 2], [3])
+    with pytest.raises(ValueError, match=r"inner_cv names voice 3, but .* are 0 to 1.*count among"):
+        next(AudioHoldout([([0], [3])]).split(table, ["joy", None, None, "fear"]))
+
+
+@pytest.mark.parametrize("y", [[None] * 4, [np.nan] * 4])
+def test_no_voice_has_a_label(y):
+    with pytest.raises(ValueError, match="none of the 4 voices has a label"):
+        next(AudioHoldout(2).split(make_table(audio=list("abcd")), y))
+
+
 # number of splits
 
 

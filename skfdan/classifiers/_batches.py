@@ -11,6 +11,7 @@ from skorch.callbacks import Callback
 
 from skfdan.classifiers._paths import ahead
 from skfdan.classifiers._samples import Samples
+from skfdan.nn.fdan import FUSED
 
 
 class Batch:
@@ -204,14 +205,14 @@ class JointBatches:
         parts = (np.array_split(which, n_steps) for which in (first, others))
         for chosen in map(np.concatenate, zip(*parts, strict=True)):
             index = self._samples_of(chosen)
-            ignored = self._ignored(index) if self.modality_dropout else None
+            ignored = ignored_at_random(index, self.modality_dropout, self.rng)
             yield index, ignored, self.labels[chosen]
 
     def _load(self, plan: tuple) -> tuple[JointBatch, dict[str, torch.Tensor]]:
         index, ignored, labels = plan
         cells, places = gather(self.samples, index, self.input_size, turn=True)
         batch = JointBatch(cells, places, ignored, (self.samples, index))
-        return batch, {"fused": torch.from_numpy(labels)}
+        return batch, {FUSED: torch.from_numpy(labels)}
 
     def state(self) -> dict[str, np.ndarray]:
         """Return what the next epoch depends on, beside the generator."""
@@ -232,12 +233,18 @@ class JointBatches:
         index[self._order[0]] = np.where(chosen < self._n_first, chosen, -1)
         return index
 
-    def _ignored(self, index: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
-        present = np.stack([i >= 0 for i in index.values()])
-        # 1 - [0, 1) is never 0, so the largest is one that the row has.
-        kept = ((1 - self.rng.random_sample(present.shape)) * present).argmax(0)
-        alone = self.rng.random_sample(present.shape[1]) < self.modality_dropout
-        return {m: torch.from_numpy(alone & (kept != k)) for k, m in enumerate(index)}
+
+def ignored_at_random(
+    index: dict[str, np.ndarray], share: float, rng: np.random.RandomState
+) -> dict[str, torch.Tensor] | None:
+    """Return where a modality is ignored: of that share of rows all but one that they have."""
+    if not share:
+        return None
+    present = np.stack([i >= 0 for i in index.values()])
+    # 1 - [0, 1) is never 0, so the largest is one that the row has.
+    kept = ((1 - rng.random_sample(present.shape)) * present).argmax(0)
+    alone = rng.random_sample(present.shape[1]) < share
+    return {m: torch.from_numpy(alone & (kept != k)) for k, m in enumerate(index)}
 
 
 def load_each(samples: Samples, plans: Iterable, load: Callable, pinned: bool = False) -> Iterator:

@@ -1,4 +1,8 @@
-"""The state of a fit in one file, from which another process can go on."""
+"""The state of a fit in files, from which another process can go on.
+
+One file is replaced after every epoch. What no epoch changes, the weights of frozen backbones, lies
+beside it in a second one, which is named by its content and written once.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +25,16 @@ from skorch.callbacks import Callback, ParamMapper
 
 from skfdan.classifiers._paths import PathCells
 from skfdan.classifiers._samples import Samples
-from skfdan.preprocessing.cache import NOT_WRITABLE
-from skfdan.utils.archive import ArchiveError, read_archive, write_archive
+from skfdan.preprocessing._networks import content_digest
+from skfdan.preprocessing.cache import NOT_WRITABLE, content_identity
+from skfdan.utils.archive import ArchiveError, archive_digest, read_archive, write_archive
 from skfdan.utils.identity import code_identity
+from skfdan.utils.versions import Version
 
 FILE = "checkpoint.safetensors"
-_SCHEMA = 1
+_FROZEN = "checkpoint.frozen-{}.safetensors"
+#: Of 1, the one file holds what is frozen, too.
+_SCHEMAS = (1, 2)
 #: Parameters that change where and how visibly a fit runs, not what it computes.
 _INCIDENTAL = frozenset(
     {"verbose", "device", "callbacks", "checkpoint_dir", "n_jobs", "cache_dir", "timeout"}
@@ -41,7 +49,7 @@ _PLACES = frozenset({"weights", "model", "speech_model", "text_model"})
 
 @dataclass
 class Progress:
-    """What a training has reached beside its weights."""
+    """What a training has reached beside its weights; ``best_state`` lacks what is frozen."""
 
     best: float = -np.inf
     best_state: dict[str, torch.Tensor] | None = None
@@ -51,12 +59,12 @@ class Progress:
 
 
 class Checkpoint:
-    """One fit's file in ``folder``, which nobody else may use meanwhile.
+    """One fit's files in ``folder``, which nobody else may use meanwhile.
 
     Parameters
     ----------
     folder : path-like
-        Where the file is; ``{fit}`` in it stands for a hash of parameters, data and
+        Where the files are; ``{fit}`` in it stands for a hash of parameters, data and
         contents, so that the candidates and folds of a search get folders of their
         own.
     identity : dict
@@ -74,6 +82,9 @@ class Checkpoint:
         self.file = self.folder / FILE
         self.identity, self.contents = identity, contents
         self._found: tuple[dict, dict] | None = None
+        #: The file of what is frozen, once it is known to be sound, and of what it was made.
+        self._frozen: str | None = None
+        self._version: Version | None = None
 
     def __enter__(self) -> Checkpoint:
         from filelock import FileLock, Timeout
@@ -99,7 +110,7 @@ class Checkpoint:
                 raise
         try:
             if self._lock.is_locked:
-                for left in self.folder.glob(f".{FILE}.*.tmp"):
+                for left in self.folder.glob(".checkpoint.*.tmp"):
                     left.unlink(missing_ok=True)  # by a process that was killed while it wrote
             if self.file.exists():
                 self._found = self._read()
@@ -118,10 +129,11 @@ class Checkpoint:
         except ArchiveError as error:
             problem = str(error).rstrip(".")
             raise ArchiveError(f"{problem}. Delete it to train from the start.") from error
-        if schema != _SCHEMA or not isinstance(there, dict):
+        if schema not in _SCHEMAS or not isinstance(there, dict):
             raise ArchiveError(
                 f"{str(self.file)!r} has the schema {schema}, and this version of skfdan knows "
-                f"{_SCHEMA}. Train on with the version that wrote it, or delete the file."
+                f"{' and '.join(map(str, _SCHEMAS))}. Train on with the version that wrote it, or "
+                "delete the file."
             )
         different = _differences(there, self.identity)
         # Not part of the identity: in a folder of its own, a fit goes on where the weights are no
@@ -146,7 +158,22 @@ class Checkpoint:
                 UserWarning,
                 stacklevel=4,
             )
+        if facts.get("frozen") is not None:
+            tensors |= self._read_frozen(facts["frozen"])
         return tensors, facts
+
+    def _read_frozen(self, name: str) -> dict[str, torch.Tensor]:
+        try:
+            tensors, _ = read_archive(self.folder / name)
+            if name != _frozen_name(tensors):
+                raise ArchiveError(f"{str(self.folder / name)!r} is not what its name says")
+        except (ArchiveError, FileNotFoundError) as error:
+            problem = str(error).rstrip(".")
+            raise ArchiveError(
+                f"{problem}; {str(self.file)!r} needs it. Delete both to train from the start."
+            ) from error
+        self._frozen = name
+        return tensors
 
     def start(self, rng: np.random.RandomState) -> np.random.RandomState:
         """Return the generator that the interrupted fit began with, or this one."""
@@ -202,8 +229,9 @@ class Checkpoint:
         optimizer_tensors, optimizer = _optimizer_state(net.optimizer_)
         rng, rng_facts = _generator_state(net._random_state)
         start, start_facts = self._start
+        frozen = frozen_state(net.module_)
         parts = {
-            "module.": net.module_.state_dict(),
+            "module.": {k: t for k, t in net.module_.state_dict().items() if k not in frozen},
             "criterion.": {} if net.criterion_ is None else net.criterion_.state_dict(),
             "optimizer.": optimizer_tensors,
             "best.": progress.best_state or {},
@@ -215,7 +243,7 @@ class Checkpoint:
         if net.device_.startswith("cuda"):
             tensors["cuda"] = torch.cuda.get_rng_state(net.device_)
         facts = {
-            "schema": _SCHEMA,
+            "schema": _SCHEMAS[-1],
             "identity": self.identity,
             "contents": self.contents,
             "versions": _versions(),
@@ -232,7 +260,12 @@ class Checkpoint:
             },
         }
         try:
+            # First: what the state needs must be there when it is.
+            facts["frozen"] = self._write_frozen(frozen)
             write_archive(self.file, tensors, facts)
+            for other in self.folder.glob(_FROZEN.format("*")):
+                if other.name != facts["frozen"]:
+                    other.unlink(missing_ok=True)
         except OSError as error:
             raise OSError(
                 error.errno,
@@ -241,6 +274,28 @@ class Checkpoint:
                 "goes on from the last state that is there",
                 str(self.file),
             ) from error
+
+    def _write_frozen(self, state: dict[str, torch.Tensor]) -> str | None:
+        """Return the name of the file that holds what is frozen, if anything is."""
+        if state and (self._version is None or not self._version.is_of(state.values())):
+            tensors = {f"module.{name}": t for name, t in state.items()}
+            name = _frozen_name(tensors)
+            if name != self._frozen:
+                write_archive(self.folder / name, tensors, {})
+            self._frozen, self._version = name, Version(state.values())
+        return self._frozen if state else None
+
+
+def frozen_state(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Return those weights and buffers of a network that its training leaves alone."""
+    modules = getattr(module, "_frozen", ())  # of networks with backbones
+    frozen = {id(t) for m in modules for t in m.state_dict(keep_vars=True).values()}
+    state = module.state_dict(keep_vars=True)
+    return {name: t for name, t in state.items() if id(t) in frozen}
+
+
+def _frozen_name(tensors: Mapping[str, torch.Tensor]) -> str:
+    return _FROZEN.format(archive_digest(tensors, {})[:16])
 
 
 def fit_identity(
@@ -291,8 +346,6 @@ def _arguments(callback: Callback) -> str:
 
 def pretrained_contents(estimator: BaseEstimator) -> dict[str, str]:
     """Return digests of the weights of others that a fit starts from, as far as they are here."""
-    from skfdan.preprocessing._networks import content_digest
-
     found = {}
     for name, value in estimator.get_params(deep=True).items():
         if name.rsplit("__", 1)[-1] in _PLACES and isinstance(value, (str, os.PathLike)):
@@ -317,8 +370,7 @@ def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     for name in sorted({*old, *new}):
         if old.get(name) != new.get(name):
             word = name if name in ("labels", "groups") else f"{name} cells"
-            how = "other" if name in old and name in new else "more" if name in new else "no"
-            found.append(f"it was trained on {how if how == 'other' else 'different'} {word}")
+            found.append(f"it was trained on other {word}")
     return found
 
 
@@ -363,8 +415,6 @@ def _code(value: Any, name: str, more: str = "") -> str:
 def _hash_samples(samples: Any) -> str:
     digest = hashlib.sha256(np.ascontiguousarray(samples.rows).tobytes())
     if isinstance(samples.cells, PathCells):
-        from skfdan.preprocessing.cache import content_identity
-
         for path in samples.cells.paths:
             try:
                 identity = content_identity(path)

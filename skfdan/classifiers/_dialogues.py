@@ -15,8 +15,15 @@ import torch
 from scipy.sparse import coo_array, issparse
 from scipy.sparse.csgraph import connected_components
 
-from skfdan.classifiers._batches import JointBatch, gather, load_each, n_rows
+from skfdan.classifiers._batches import (
+    JointBatch,
+    gather,
+    ignored_at_random,
+    load_each,
+    n_rows,
+)
 from skfdan.classifiers._samples import Samples
+from skfdan.nn.fdan import FUSED
 from skfdan.table import check_groups, is_missing
 
 
@@ -249,21 +256,14 @@ class DialogueBatches:
         n = len(self.reader.runs)
         for chosen in np.array_split(self.rng.permutation(n), math.ceil(n / self.batch_size)):
             plan = self.reader.plan(chosen)
-            yield plan, self._ignored(plan[0]) if self.modality_dropout else None
+            yield plan, ignored_at_random(plan[0], self.modality_dropout, self.rng)
 
     def _load(self, planned: tuple) -> tuple[DialogueBatch, dict[str, torch.Tensor]]:
         (index, lengths, speaker, rows), ignored = planned
         cells, places = gather(self.samples, index, None)
         origin = self.samples, index
         batch = DialogueBatch(cells, places, ignored, origin, lengths, speaker)
-        return batch, {"fused": torch.from_numpy(self._labels[rows])}
-
-    def _ignored(self, index: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
-        present = np.stack([i >= 0 for i in index.values()])
-        # 1 - [0, 1) is never 0, so the largest is one that the row has.
-        kept = ((1 - self.rng.random_sample(present.shape)) * present).argmax(0)
-        alone = self.rng.random_sample(present.shape[1]) < self.modality_dropout
-        return {m: torch.from_numpy(alone & (kept != k)) for k, m in enumerate(index)}
+        return batch, {FUSED: torch.from_numpy(self._labels[rows])}
 
     def state(self) -> dict[str, np.ndarray]:
         """Return what the next epoch depends on, beside the generator: nothing."""

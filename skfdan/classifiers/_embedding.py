@@ -6,14 +6,19 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from skfdan.classifiers._paths import CHUNK
 from skfdan.classifiers._samples import ModalitySamples, Samples
 from skfdan.nn.encoders import EncoderMixin
 from skfdan.nn.inputs import InputNorm
 from skfdan.preprocessing._embedding_store import (
+    STORE,
     embed_distinct,
     embedding_context,
+    gibibytes,
     one_at_a_time,
     run_backbone,
+    warn_of_full_store,
+    warn_once,
 )
 from skfdan.preprocessing.cache import FileCache
 from skfdan.utils.progress import progress_bar
@@ -22,6 +27,8 @@ from skfdan.utils.threads import all_threads, one_thread
 #: Embeddings of one call that take more bytes are not made; the backbone runs in every step
 #: then.
 CALL_BYTES = 4 * 2**30
+#: From a warning up to the call of fit.
+_LEVEL = 6
 
 
 class EmbeddingMixin:
@@ -36,7 +43,14 @@ class EmbeddingMixin:
         net = self.module_
         if not isinstance(net, EncoderMixin) or net.backbone_trainable is True:
             return samples
-        return {m: self._embedded_modality(m, s, verbose) for m, s in samples.items()}
+        training, lost = net.training, STORE.lost
+        embedded = {}
+        for modality, s in samples.items():
+            embedded[modality] = self._embedded_modality(modality, s, verbose)
+        if training:  # what is predicted once is not asked for again
+            n_bytes = sum(s.cells.nbytes for s in embedded.values() if s.embedded)
+            warn_of_full_store(self, n_bytes, lost, stacklevel=_LEVEL)
+        return embedded
 
     def _embedded_modality(self, modality: str, samples: ModalitySamples, verbose: int):
         if samples.embedded or samples.kind == "vector":
@@ -45,26 +59,50 @@ class EmbeddingMixin:
         training = net.training
         cache = None if self.cache_dir is None else FileCache(self.cache_dir)
         context = embedding_context(net, modality, self.device_)
+        block, filled, done = None, 0, 0
+        rows, files = [], []
         try:
             with one_at_a_time(self.cache_dir, context):
-                values, rows, files = [], [], []
-                for part in _parts(samples, verbose):
-                    values += embed_distinct(
+                for n, part in _parts(samples, verbose):
+                    values = embed_distinct(
                         part.cells,
                         context,
                         lambda chosen, part=part: self._compute_embeddings(modality, part, chosen),
                         cache,
                         self.batch_size,
                     )
+                    shape = values[0].shape if block is None else block.shape[1:]
+                    if any(v.shape != shape for v in values):  # maps of cells of several sizes
+                        return samples
+                    done += n
+                    # Files have several frames; as many a file as so far are to be expected.
+                    total = -(-(filled + len(values)) * len(samples) // done)
+                    if total * values[0].nbytes > CALL_BYTES:
+                        if training:
+                            self._warn_of_size(modality, total * values[0].nbytes)
+                        return samples
+                    block = _with_room(block, filled, values, total)
+                    block[filled : filled + len(values)] = values
+                    filled += len(values)
                     rows.append(part.rows)
                     files.append(part.files)
-                    shapes = {v.shape for v in values}  # several: maps of cells of several sizes
-                    if sum(v.nbytes for v in values) > CALL_BYTES or len(shapes) > 1:
-                        return samples
         finally:
             net.train(training)
         files = None if files[0] is None else np.concatenate(files)
-        return ModalitySamples(np.stack(values), np.concatenate(rows), embedded=True, files=files)
+        return ModalitySamples(block[:filled], np.concatenate(rows), embedded=True, files=files)
+
+    def _warn_of_size(self, modality: str, n_bytes: int) -> None:
+        vectors = self.module_.backbone_trainable is False
+        less = "fewer frames of a clip" if vectors else "backbone_trainable=False, or fewer frames,"
+        warn_once(
+            self,
+            "size",
+            f"the embeddings of the {modality} cells would take {gibibytes(n_bytes)}, and at most "
+            f"{gibibytes(CALL_BYTES)} are held, so the frozen part of the backbone runs in every "
+            f"step of the training. Use {less}, or BackboneEmbedding before the classifier, which "
+            "makes one vector of each clip.",
+            stacklevel=_LEVEL + 2,
+        )
 
     @property
     def _network_size(self) -> int | None:
@@ -82,13 +120,23 @@ class EmbeddingMixin:
         return one_thread() if self.backbone in (None, "cnn") else all_threads()
 
 
-def _parts(samples: ModalitySamples, verbose: int, size: int = 256) -> Iterator[ModalitySamples]:
-    """Yield the samples some hundred at a time; files are decoded, all their frames."""
-    parts = np.array_split(np.arange(len(samples)), max(1, -(-len(samples) // size)))
+def _with_room(block: np.ndarray | None, filled: int, values: list, total: int) -> np.ndarray:
+    """Return a block with room for more values after those that fill it."""
+    shape, dtype = values[0].shape, values[0].dtype
+    if block is None:
+        return np.empty((total, *shape), dtype)
+    if len(block) >= filled + len(values):
+        return block
+    # More than expected, so that not every part needs a copy.
+    larger = np.empty((total + total // 8, *shape), dtype)
+    larger[:filled] = block[:filled]
+    return larger
+
+
+def _parts(samples: ModalitySamples, verbose: int) -> Iterator[tuple[int, ModalitySamples]]:
+    """Yield some hundred samples at a time, and how many; of files that is all their frames."""
+    parts = np.array_split(np.arange(len(samples)), max(1, -(-len(samples) // CHUNK)))
     for part in progress_bar(
         parts, total=len(parts), desc="embedding", unit="chunk", verbose=verbose
     ):
-        if samples.on_disk:
-            yield samples.decoded(part)
-        else:
-            yield samples.select(part)
+        yield len(part), samples.decoded(part) if samples.on_disk else samples.select(part)

@@ -31,6 +31,7 @@ from skfdan.classifiers._paths import (
     unreadable,
 )
 from skfdan.classifiers._samples import ModalitySamples, Samples, array_samples, table_samples
+from skfdan.nn.fdan import FUSED
 from skfdan.preprocessing._failures import empty_report
 from skfdan.table import MODALITIES, SKIP, TEXT, as_cells, as_labels, is_missing, make_table
 
@@ -80,7 +81,7 @@ class InputMixin:
 
     def _single(self) -> str:
         """Return the modality that X belongs to where it holds just one."""
-        if self.predict_modality != "fused":
+        if self.predict_modality != FUSED:
             return self.predict_modality
         return "audio" if "audio" in self._chosen else self._chosen[0]
 
@@ -92,7 +93,7 @@ class InputMixin:
 
     def _only_one(self) -> str:
         """Return the modality of an X of cells that is no table."""
-        if self.predict_modality == "fused" and len(self._chosen) > 1:
+        if self.predict_modality == FUSED and len(self._chosen) > 1:
             cells = ", ".join(f"{m}=..." for m in self._chosen)
             number = "both" if len(self._chosen) == 2 else "all"
             raise ValueError(
@@ -103,6 +104,8 @@ class InputMixin:
 
     def _array_samples(self, X: Any, *, reset: bool) -> tuple[Samples, int]:
         """Return the samples of an array of cells or of a flat matrix, and its rows."""
+        if len(getattr(X, "shape", ())) == 1 and hasattr(X, "to_numpy") and not hasattr(X, "iloc"):
+            X = X.to_numpy()  # a column of polars, whose types are its own
         if isinstance(X, (list, tuple)):
             cells = any(is_missing(cell) for cell in X)
         else:
@@ -194,7 +197,7 @@ class InputMixin:
         samples = {}
         for modality, spec in specs.items():
             if isinstance(spec, slice):
-                columns = np.arange(X.shape[1])[spec]
+                columns = spec  # which copies nothing
             elif not hasattr(spec, "__len__") or isinstance(spec, str):
                 raise ValueError(
                     f"{modality}={spec!r} must be a slice, or a list of positions or names of "
@@ -214,11 +217,11 @@ class InputMixin:
                     raise ValueError(
                         f"{modality}={spec!r} does not select columns of X {X.shape}: {error}."
                     ) from None
-            if len(columns) == 0:
+            cells = X[:, columns]
+            if cells.shape[1] == 0:
                 raise ValueError(f"{modality}={spec!r} selects no column of X {X.shape}.")
             sequences = self._embedded_as.get(modality) == "sequence"
-            cells = X[:, None, columns] if sequences else X[:, columns]
-            samples[modality] = ModalitySamples(cells, rows)
+            samples[modality] = ModalitySamples(cells[:, None] if sequences else cells, rows)
         return samples
 
     def _read_y(self, y: Any, n: int, name: str = "y") -> np.ndarray:

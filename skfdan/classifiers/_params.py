@@ -1,13 +1,42 @@
-"""Whether parameters that are no plain numbers are what they have to be."""
+"""Whether parameters are what they have to be."""
 
 from __future__ import annotations
 
 import inspect
+import math
 import numbers
 from typing import Any
 
+import numpy as np
 import torch
 from skorch.callbacks import BatchScoring, Callback, EpochScoring
+
+
+def check_number(
+    name: str,
+    value: Any,
+    low: float,
+    high: float | None = None,
+    *,
+    whole: bool = False,
+    strict: bool = False,
+    other: str = "",
+) -> None:
+    """Raise a ValueError unless this is a number from low to high, which True is not.
+
+    ``strict`` excludes both ends. ``other`` is what the message names beside numbers.
+    """
+    kinds = (int, np.integer) if whole else (int, float, np.integer, np.floating)
+    if isinstance(value, kinds) and not isinstance(value, bool):
+        end = math.inf if high is None else high
+        if low <= value <= end and not (strict and value in (low, high)):
+            return
+    if high is None:
+        bounds = f"above {low}" if strict else f"at least {low}"
+    else:
+        bounds = f"above {low} and below {high}" if strict else f"between {low} and {high}"
+    what = f"{'a whole number' if whole else 'a number'}, {bounds}"
+    raise ValueError(f"{name}={value!r}: it must be {what}{other and f', or {other}'}.")
 
 
 def check_optimizer(kind: Any, params: Any) -> None:

@@ -13,14 +13,14 @@ import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, clone
 
+from skfdan.preprocessing import FaceFrames, MediaError, MelSpectrogram
+from skfdan.preprocessing._base import _SECONDS, CellTransformer
 from skfdan.preprocessing._failures import Failure, empty_report
 from skfdan.table import as_cells, is_missing
 from skfdan.utils.progress import progress_bar
 
 #: Files decoded at a time where all of a table are gone through.
 CHUNK = 256
-#: Seconds that a file may take where the transformer leaves it to the circumstances.
-_TIME_LIMIT = 60.0
 
 REPORT_COLUMNS = list(Failure._fields)
 
@@ -45,8 +45,6 @@ def first_of(report: pd.DataFrame, n: int = 3) -> str:
 
 def unreadable_file(report: pd.DataFrame) -> Exception:
     """Return an error that names the first row of a report."""
-    from skfdan.preprocessing.media import MediaError
-
     row, file, stage, reason = report.iloc[0]
     if stage == "open" and not os.path.exists(file):
         # As the transformers do.
@@ -78,7 +76,7 @@ class Decoder:
         wanted = {"on_error": "missing", "verbose": 0}
         if own.get("timeout") == "auto":
             # A file that crashes or hangs its decoder must not do so to days of training.
-            wanted["timeout"] = _TIME_LIMIT
+            wanted["timeout"] = _SECONDS
         self.transformer.set_params(**{k: v for k, v in wanted.items() if k in own})
 
     def decode(self, paths: np.ndarray, rows: np.ndarray) -> tuple[list, pd.DataFrame]:
@@ -98,9 +96,6 @@ class Decoder:
 
     def _results(self, paths: np.ndarray) -> tuple[Iterable, dict[int, tuple[str, str]]]:
         """Return a result or None for each file, and stage and reason of failures."""
-        from skfdan.preprocessing._base import CellTransformer
-        from skfdan.preprocessing._failures import Failure
-
         if not isinstance(self.transformer, CellTransformer):
             out = self.transformer.transform(pd.DataFrame({0: paths}))
             out = np.asarray(out)
@@ -190,8 +185,6 @@ def ahead(plans: Iterable[Plan], load: Callable[[Plan], Loaded]) -> Iterator[Loa
 
 def default_transformer(modality: str) -> BaseEstimator:
     """Return what decodes the path cells of a modality unless the user says otherwise."""
-    from skfdan.preprocessing import FaceFrames, MelSpectrogram
-
     if modality == "audio":
         return MelSpectrogram()
     return FaceFrames(n_frames=1, on_no_face="center")

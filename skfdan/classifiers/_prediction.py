@@ -22,6 +22,7 @@ from skfdan.classifiers._paths import (
     unreadable_file,
 )
 from skfdan.classifiers._samples import ModalitySamples, Samples, table_samples
+from skfdan.nn.fdan import FUSED
 from skfdan.preprocessing._failures import empty_report
 from skfdan.table import SKIP, as_cells
 from skfdan.utils.threads import one_thread
@@ -101,8 +102,8 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     def _outputs(self, X):
         """Average log-probabilities and features over frames and modalities."""
         check_is_fitted(self)
-        self._check_choice("predict_modality", (*self._columns, "fused"))
-        fused = self.predict_modality == "fused"
+        self._check_choice("predict_modality", (*self._columns, FUSED))
+        fused = self.predict_modality == FUSED
         wanted = self._chosen if fused else (self.predict_modality,)
         table = self._as_table(X)
         if table is not None:
@@ -217,20 +218,16 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
 
         A method that reads the modalities of a row together has its own.
         """
-        results = []
+        results, rows = [], []
         for modality, s in samples.items():
-            log_proba, features = self._modality_output(modality, s)
-            results.append((mean_by_row(log_proba, s.rows, n), mean_by_row(features, s.rows, n)))
-        if len(results) == 1:
-            return results[0]
-        # Rows that lack a modality are NaN there. Only validation has rows that lack all.
-        rows = np.unique(np.concatenate([s.rows for s in samples.values()]))
-        outputs = []
-        for part in zip(*results, strict=True):
-            stacked = np.stack(part)
-            outputs.append(np.full_like(stacked[0], np.nan))
-            outputs[-1][rows] = np.nanmean(stacked[:, rows], axis=0)
-        return tuple(outputs)
+            outputs = self._modality_output(modality, s)
+            rows.append(np.unique(s.rows))
+            results.append([mean_by_row(part, s.rows, n)[rows[-1]] for part in outputs])
+        # Of the rows that there are: a NaN is the network's, and must not be taken for a lack.
+        there = np.concatenate(rows)
+        return tuple(
+            mean_by_row(np.concatenate(parts), there, n) for parts in zip(*results, strict=True)
+        )
 
     def decision_function(self, X) -> np.ndarray:
         """Return log-probabilities, averaged over a row's frames and modalities.

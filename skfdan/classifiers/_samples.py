@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy.sparse import issparse
 
 from skfdan.classifiers._forms import and_more, missing_cells
@@ -84,12 +85,8 @@ class ModalitySamples:
         ``turn`` makes files of several frames give the next one next time, as a
         training does; validation must see the same ones in every epoch.
         """
-        import torch
-
         if self.kind == "sequence":
-            # Turned cells, and those of a read-only file, are none of torch's.
-            cells = [np.require(self.cells[i], requirements=["C", "W"]) for i in samples]
-            return Padded.of([torch.from_numpy(c) for c in cells])
+            return Padded.of([_tensor(self.cells[i]) for i in samples])
         if isinstance(self.cells, np.ndarray):
             block = torch.from_numpy(np.ascontiguousarray(self.cells[samples]))
             return Embedded(block) if self.embedded else block
@@ -109,9 +106,7 @@ class ModalitySamples:
         # Cells of unequal size are resized before they can be stacked. Scaled before that, as
         # the network does: a cell's digits must not tell what it stood beside.
         channels = max(len(c) for c in cells)
-        resized = [
-            resize(as_floats(torch.from_numpy(np.ascontiguousarray(c)))[None], size) for c in cells
-        ]
+        resized = [resize(as_floats(_tensor(c))[None], size) for c in cells]
         return torch.cat([c.expand(-1, channels, -1, -1) for c in resized])
 
     def spec(self, coarse: bool = False) -> InputSpec:
@@ -121,14 +116,15 @@ class ModalitySamples:
         """
         if self.kind != "image":
             if self.kind == "sequence":
-                cells = np.concatenate(self._some())
+                cells = np.concatenate(self.some())
             else:
-                cells = self._some() if self.on_disk else self.cells
-            values = np.asarray(cells, dtype=np.float64)
+                cells = self.some() if self.on_disk else self.cells
+            values = np.asarray(cells)
             return InputSpec(self.kind, False, values.shape[1], *mean_and_std(values))
-        return image_spec([self.cells[0]] if self.uint8 else self._some(), coarse)
+        return image_spec([self.cells[0]] if self.uint8 else self.some(), coarse)
 
-    def _some(self) -> list[np.ndarray]:
+    def some(self) -> list[np.ndarray]:
+        """Return some hundred of the cells, evenly spread."""
         some = some_of(len(self))
         return self.cells.load(some) if self.on_disk else [self.cells[i] for i in some]
 
@@ -137,6 +133,13 @@ Samples = dict[str, ModalitySamples]
 
 #: How most classifiers that know it take text, see :func:`table_samples`.
 TEXT_AS_VECTORS = {TEXT: "vector"}
+
+
+def _tensor(cell: np.ndarray) -> torch.Tensor:
+    """Return a cell as a tensor, which takes no turned or read-only memory."""
+    # NumPy calls an axis of length 1 contiguous, whichever way it is turned.
+    turned = min(cell.strides, default=0) < 0
+    return torch.from_numpy(cell.copy() if turned else np.require(cell, requirements=["C", "W"]))
 
 
 def table_samples(

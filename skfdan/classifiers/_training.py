@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import signal
 import threading
@@ -27,10 +26,10 @@ from skfdan.classifiers._batches import (
     read_numbers,
     relative_spread,
 )
-from skfdan.classifiers._checkpoint import Checkpoint, Progress
+from skfdan.classifiers._checkpoint import Checkpoint, Progress, frozen_state
 from skfdan.classifiers._samples import ModalitySamples, Samples
-from skfdan.nn.fdan import FDANOutput
-from skfdan.nn.misa import FUSED
+from skfdan.nn.fdan import FUSED, FDANOutput
+from skfdan.nn.losses import labelled_cross_entropy
 from skfdan.utils.device import resolve_device
 from skfdan.utils.progress import progress_bar
 from skfdan.utils.threads import one_thread
@@ -201,7 +200,7 @@ class TrainingMixin:
         finally:
             if "module_" in vars(self):
                 if at.best_state is not None:
-                    self.module_.load_state_dict(at.best_state)
+                    self.module_.load_state_dict(at.best_state, strict=False)
                     self._take_kept(at.best_kept)
                 if schedule is not None:
                     # partial_fit may go on from here, and not at a rate of 0.
@@ -249,7 +248,8 @@ class TrainingMixin:
             at.waited += 1
             if score > at.best:
                 at.best, at.waited = score, 0
-                at.best_state = copy.deepcopy(self.module_.state_dict())
+                frozen, state = frozen_state(self.module_), self.module_.state_dict()
+                at.best_state = {k: t.clone() for k, t in state.items() if k not in frozen}
                 at.best_kept = self._kept()
             at.stopped = at.waited >= self.n_iter_no_change
         # With validation, what prediction needs has just been made.
@@ -442,7 +442,4 @@ class TrainingMixin:
         elif not self._on_cuda() and len(y) and int(y.amax()) >= 0:
             return torch.nn.functional.cross_entropy(logits, y, ignore_index=-1)
         # Without asking whether any label lacks: the CPU would wait for another device's answer.
-        total = torch.nn.functional.cross_entropy(
-            logits, y, weights, ignore_index=-1, reduction="sum"
-        )
-        return total / (y >= 0).sum().clamp_min(1)
+        return labelled_cross_entropy(logits, y, weights)

@@ -18,7 +18,7 @@ def hold_out(
     groups,
     fraction: float,
     rng: np.random.RandomState,
-) -> tuple[Samples, tuple[str, ModalitySamples, np.ndarray]]:
+) -> tuple[Samples, ModalitySamples]:
     """Split off validation rows of the modality ``lead``, speakers kept apart.
 
     With groups, all rows of a validation speaker leave the training part,
@@ -64,7 +64,7 @@ def hold_out(
         if (~dropped[s.rows]).any()
     }
     valid = samples[lead].select(np.flatnonzero(np.isin(samples[lead].rows, out)))
-    return train, (lead, valid, y)
+    return train, valid
 
 
 def _draw(y: np.ndarray, n_held: int, seed: int) -> np.ndarray:

@@ -22,6 +22,7 @@ from skfdan.classifiers._input import InputMixin, encode, plain
 from skfdan.classifiers._params import (
     check_callbacks,
     check_class_weight,
+    check_number,
     check_optimizer,
     check_transformer,
 )
@@ -30,9 +31,8 @@ from skfdan.classifiers._prediction import PredictionMixin
 from skfdan.classifiers._samples import TEXT_AS_VECTORS, Samples
 from skfdan.classifiers._training import TrainingMixin
 from skfdan.classifiers._validation import hold_out
-from skfdan.nn.fdan import FDANOutput
+from skfdan.nn.fdan import FUSED, FDANOutput
 from skfdan.nn.inputs import InputSpec
-from skfdan.nn.misa import FUSED
 from skfdan.table import MODALITIES, as_labels
 
 
@@ -303,7 +303,7 @@ class ModalityClassifier(
             if lead not in samples:
                 lead = "audio" if "audio" in samples else next(iter(samples))
             everything = samples
-            samples, (lead, held, _) = hold_out(
+            samples, held = hold_out(
                 samples, lead, encoded, groups, self.validation_fraction, self._random_state
             )
             self._warn_of_lost_classes(samples, encoded, classes)
@@ -456,19 +456,11 @@ class ModalityClassifier(
     def _check_params(self) -> None:
         """Raise a ValueError for a parameter outside its range."""
         for name, (low, high) in self._bounds.items():
-            value = getattr(self, name)
-            kinds = (int, np.integer) if name in self._whole else (int, float, np.number)
-            number = isinstance(value, kinds) and not isinstance(value, bool)
-            if not number or not value >= low or (high is not None and value > high):
-                what = "a whole number" if name in self._whole else "a number"
-                bounds = f"at least {low}" if high is None else f"between {low} and {high}"
-                raise ValueError(f"{name}={value!r}: it must be {what}, {bounds}.")
-        size = self.input_size
-        whole = isinstance(size, (int, np.integer)) and not isinstance(size, bool)
-        if size is not None and not (whole and size >= 1):
-            raise ValueError(
-                f"input_size={size!r}: it must be a whole number, at least 1, or None."
-            )
+            check_number(name, getattr(self, name), low, high, whole=name in self._whole)
+        if self.input_size is not None:
+            check_number("input_size", self.input_size, 1, whole=True, other="None")
+        if not isinstance(self.verbose, (bool, np.bool_)):
+            check_number("verbose", self.verbose, 0, whole=True, other="True or False")
         if isinstance(self.backbone, torch.nn.Module):
             raise ValueError(
                 f"backbone is a network ({type(self.backbone).__name__}), whose weights all fits "
@@ -483,11 +475,9 @@ class ModalityClassifier(
             ("visual_transformer", "FaceFrames"),
         ):
             check_transformer(name, getattr(self, name, None), such)
-        if self.early_stopping and not 0 < self.validation_fraction < 1:
-            raise ValueError(
-                f"validation_fraction={self.validation_fraction!r}: it must lie between 0 and 1."
-            )
-        self._check_choice("predict_modality", (*self._columns, "fused"))
+        if self.early_stopping:
+            check_number("validation_fraction", self.validation_fraction, 0, 1, strict=True)
+        self._check_choice("predict_modality", (*self._columns, FUSED))
         self._check_choice("lr_schedule", ("cosine", "constant"))
         self._check_choice("on_error", ("raise", "missing", "skip"))
         self._check_choice("precision", ("float32", "bfloat16"))

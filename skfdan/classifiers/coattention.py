@@ -8,8 +8,7 @@ import torch
 
 from skfdan.classifiers.joint import JointClassifier
 from skfdan.nn.coattention import FUSIONS, CoAttentionNet
-from skfdan.nn.fdan import FDANOutput
-from skfdan.nn.misa import FUSED
+from skfdan.nn.fdan import FUSED, FDANOutput
 from skfdan.nn.wavfusion import ORDER
 
 __all__ = ["CoAttentionClassifier"]
@@ -171,7 +170,7 @@ class CoAttentionClassifier(JointClassifier):
         max_epochs=30,
         batch_size=32,
         class_weight=None,
-        predict_modality="fused",
+        predict_modality=FUSED,
         visual=None,
         audio=None,
         text=None,
@@ -222,14 +221,9 @@ class CoAttentionClassifier(JointClassifier):
         "modality_dropout": (0, 1),
     }
 
-    @property
-    def _modalities(self) -> tuple[str, ...]:
-        return tuple(self.modalities)
-
     def _check_params(self) -> None:
         self._check_modalities(ORDER, 2)
         super()._check_params()
-        self._check_choice("predict_modality", (*self._modalities, "fused"))
         self._check_choice("fusion", FUSIONS)
 
     # ------------------------------------------------------------------ training

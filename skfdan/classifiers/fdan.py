@@ -9,6 +9,7 @@ import torch
 
 from skfdan.classifiers._bank import BankMixin
 from skfdan.classifiers._batches import Batches
+from skfdan.classifiers._params import check_number
 from skfdan.classifiers._recipes import FDANRecipes
 from skfdan.classifiers._samples import Samples
 from skfdan.classifiers.base import ModalityClassifier
@@ -97,8 +98,9 @@ class FDANClassifier(FDANRecipes, BankMixin, ModalityClassifier):
         paper's), a file with a state dict, or random.
     backbone_trainable : bool or str, default=True
         False freezes the backbones: each cell goes through them once, before the
-        first epoch, and the layers above are trained on what they gave, which this
-        process keeps for the fits to come (those of a search). The name of a
+        first epoch, and the layers above are trained on what they gave, of which
+        this process keeps 1 GiB for the fits to come (those of a search), and
+        ``cache_dir`` everything. The name of a
         stage (ResNets: "layer1" to "layer4") freezes what comes before it. The
         statistics that images of floats are normalised with are then rounded, so
         that folds can share. The paper fine-tunes.
@@ -383,10 +385,8 @@ class FDANClassifier(FDANRecipes, BankMixin, ModalityClassifier):
         self._check_choice("inference", ("bank", "bypass"))
         self._check_choice("ramp", (None, "dsan"))
         self._check_choice("adaptation", (*ADAPTATIONS, None))
-        width = self.ffn_dim
-        whole = isinstance(width, (int, np.integer)) and not isinstance(width, bool)
-        if width is not None and not (whole and width >= 1):
-            raise ValueError(f"ffn_dim={width!r}: it must be a whole number, at least 1, or None.")
+        if self.ffn_dim is not None:
+            check_number("ffn_dim", self.ffn_dim, 1, whole=True, other="None")
 
     def _takes_unlabelled(self) -> bool:
         return self.adaptation not in ("lmmd", None)

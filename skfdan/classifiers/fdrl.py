@@ -6,9 +6,10 @@ from typing import ClassVar
 
 import torch
 
+from skfdan.classifiers._params import check_number
 from skfdan.classifiers._pretrained import PretrainedClassifier
+from skfdan.nn.fdan import FUSED
 from skfdan.nn.fdrl import FDRL_ABLATIONS, FDRLLoss, FDRLNet, FDRLOutput
-from skfdan.nn.misa import FUSED
 from skfdan.nn.pretrained_layers import LastLayers
 from skfdan.table import MODALITIES, TEXT
 
@@ -231,7 +232,7 @@ class FDRLClassifier(PretrainedClassifier):
         max_epochs=100,
         batch_size=32,
         class_weight=None,
-        predict_modality="fused",
+        predict_modality=FUSED,
         visual=None,
         audio=None,
         text=None,
@@ -301,10 +302,6 @@ class FDRLClassifier(PretrainedClassifier):
     }
 
     @property
-    def _modalities(self) -> tuple[str, ...]:
-        return tuple(self.modalities)
-
-    @property
     def _embedded_as(self) -> dict[str, str]:
         # A sequence goes through the trained layers before it is averaged.
         sequences = dict.fromkeys(self._encoders(), "sequence")
@@ -318,17 +315,14 @@ class FDRLClassifier(PretrainedClassifier):
                 f"n_trainable_layers={self.n_trainable_layers}: of which models? Name them, "
                 "speech_model= or text_model=."
             )
-        self._check_choice("predict_modality", (*self._modalities, "fused"))
         self._check_choice("mu_rule", ("paper", "reversed"))
         self._check_choice("local_weighting", ("input", "output"))
         self._check_choice("orthogonality", ("normalized", "paper"))
         self._check_choice("ablation", (None, *FDRL_ABLATIONS))
         if isinstance(self.mu, str):
             self._check_choice("mu", ("error-rate", "paper"))
-        elif not 0 <= self.mu <= 1:
-            raise ValueError(
-                f'mu={self.mu!r}: it must be "error-rate", "paper" or a number from 0 to 1.'
-            )
+        else:
+            check_number("mu", self.mu, 0, 1, other='"error-rate" or "paper"')
 
     # ------------------------------------------------------------------ training
 

@@ -6,7 +6,8 @@ from typing import ClassVar
 
 import torch
 
-from skfdan.classifiers._samples import ModalitySamples, Samples
+from skfdan.classifiers._one_shape import OneShapeMixin
+from skfdan.classifiers._samples import ModalitySamples
 from skfdan.classifiers.base import ModalityClassifier
 from skfdan.nn.fdan import FDANOutput
 from skfdan.nn.gmtcnet import GMTCNet
@@ -14,7 +15,7 @@ from skfdan.nn.gmtcnet import GMTCNet
 __all__ = ["GMTCNetClassifier"]
 
 
-class GMTCNetClassifier(ModalityClassifier):
+class GMTCNetClassifier(OneShapeMixin, ModalityClassifier):
     r"""Speech emotion recognition with GM-TCNet.
 
     Gated causal convolutions over a sequence of 39 MFCCs a frame [1]_; see
@@ -157,6 +158,7 @@ class GMTCNetClassifier(ModalityClassifier):
 
     fidelity: ClassVar[str] = "exact"
     _modalities: ClassVar[tuple[str, ...]] = ("audio",)
+    _made_by: ClassVar[str] = "MFCC"
     _bounds: ClassVar[dict] = ModalityClassifier._bounds | {
         "n_filters": (1, None),
         "n_blocks": (1, None),
@@ -205,32 +207,14 @@ class GMTCNetClassifier(ModalityClassifier):
         self.callbacks = callbacks
         self.verbose = verbose
 
-    def _read_training(self, *args, **kwargs):
-        samples, y = super()._read_training(*args, **kwargs)
-        if kwargs["reset"]:
-            self._cell_shape = samples["audio"].cells[0].shape
-            self._check_shapes(samples["audio"])
-        return samples, y
-
-    def _check_cells(self, samples: Samples) -> None:
-        super()._check_cells(samples)
-        self._check_shapes(samples["audio"])
-
     def _check_shapes(self, samples: ModalitySamples) -> None:
-        """Refuse what is no sequence, and sequences of another size than the first."""
         first = self._cell_shape
         if len(first) == 3 and first[0] != 1:
             raise ValueError(
                 f"The audio cells have the shape {first}; {type(self).__name__} reads sequences "
                 "of coefficients, (n_coefficients, T), such as MFCC() makes."
             )
-        for cell, row in zip(samples.cells, samples.rows, strict=True):
-            if cell.shape != first:
-                raise ValueError(
-                    f"The audio cell of row {row} is {cell.shape[-2:]}, but {type(self).__name__} "
-                    f"was fitted on {first[-2:]}, coefficients by frames, and all cells must have "
-                    "that size: set duration= of MFCC, in fit and in predict."
-                )
+        super()._check_shapes(samples)
 
     def _make_module(self) -> GMTCNet:
         # (n_coefficients,) of a vector, (1, n_coefficients, T) of a sequence.

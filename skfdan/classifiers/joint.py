@@ -9,8 +9,7 @@ from skfdan.classifiers._batches import JointBatch, JointBatches, gather, joint_
 from skfdan.classifiers._prediction import mean_by_row
 from skfdan.classifiers._samples import Samples
 from skfdan.classifiers.base import ModalityClassifier
-from skfdan.nn.fdan import FDANOutput
-from skfdan.nn.misa import FUSED
+from skfdan.nn.fdan import FUSED, FDANOutput
 
 
 class JointClassifier(ModalityClassifier):
@@ -21,8 +20,16 @@ class JointClassifier(ModalityClassifier):
     be read as lacking), and give logits and features under the one key "fused".
     """
 
-    predict_modality = "fused"
+    predict_modality = FUSED
     modality_dropout = 0.0
+
+    @property
+    def _modalities(self) -> tuple[str, ...]:
+        return tuple(self.modalities)
+
+    def _check_params(self) -> None:
+        super()._check_params()
+        self._check_choice("predict_modality", (*self._modalities, FUSED))
 
     def _check_modalities(self, known: tuple[str, ...], n: int | None = None) -> None:
         """Refuse ``modalities`` that are not n different ones, or at least one, of those known."""

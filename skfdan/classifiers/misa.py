@@ -6,8 +6,10 @@ from typing import ClassVar
 
 import torch
 
+from skfdan.classifiers._params import check_number
 from skfdan.classifiers.joint import JointClassifier
-from skfdan.nn.misa import FUSED, MISANet, MISAOutput, misa_losses
+from skfdan.nn.fdan import FUSED
+from skfdan.nn.misa import MISANet, MISAOutput, misa_losses
 from skfdan.table import MODALITIES, TEXT
 
 __all__ = ["MISAClassifier"]
@@ -98,8 +100,9 @@ class MISAClassifier(JointClassifier):
         with a state dict, or random.
     backbone_trainable : bool or str, default=True
         False freezes the backbones: each cell goes through them once, before the
-        first epoch, and the layers above are trained on what they gave, which this
-        process keeps for the fits to come (those of a search). The name of a
+        first epoch, and the layers above are trained on what they gave, of which
+        this process keeps 1 GiB for the fits to come (those of a search), and
+        ``cache_dir`` everything. The name of a
         stage (ResNets: "layer1" to "layer4") freezes what comes before it. The
         statistics that images of floats are normalised with are then rounded, so
         that folds can share.
@@ -239,7 +242,7 @@ class MISAClassifier(JointClassifier):
         precision="float32",
         input_size=224,
         class_weight=None,
-        predict_modality="fused",
+        predict_modality=FUSED,
         visual=None,
         audio=None,
         text=None,
@@ -310,8 +313,8 @@ class MISAClassifier(JointClassifier):
 
     def _check_params(self) -> None:
         super()._check_params()
-        if self.clip_value is not None and not self.clip_value > 0:
-            raise ValueError(f"clip_value={self.clip_value!r}: it must be above 0, or None.")
+        if self.clip_value is not None:
+            check_number("clip_value", self.clip_value, 0, strict=True, other="None")
 
     # ------------------------------------------------------------------ training
 

@@ -20,10 +20,11 @@ from skfdan.classifiers._dialogues import (
     reading,
     take_dialogues,
 )
+from skfdan.classifiers._params import check_number
 from skfdan.classifiers._prediction import mean_by_row
 from skfdan.classifiers._samples import ModalitySamples, Samples
 from skfdan.classifiers.joint import JointClassifier
-from skfdan.nn.misa import FUSED
+from skfdan.nn.fdan import FUSED
 from skfdan.nn.sdt import ORDER, SDTNet, SDTOutput, distillation
 
 __all__ = ["SDTClassifier"]
@@ -253,7 +254,7 @@ class SDTClassifier(JointClassifier):
         max_epochs=150,
         batch_size=16,
         class_weight=None,
-        predict_modality="fused",
+        predict_modality=FUSED,
         visual=None,
         audio=None,
         text=None,
@@ -308,22 +309,16 @@ class SDTClassifier(JointClassifier):
     _bounds: ClassVar[dict] = JointClassifier._bounds | {
         "unimodal_weight": (0, None),
         "distillation_weight": (0, None),
-        "temperature": (0, None),
         "hidden": (1, None),
         "n_heads": (1, None),
         "dropout": (0, 1),
         "modality_dropout": (0, 1),
     }
 
-    @property
-    def _modalities(self) -> tuple[str, ...]:
-        return tuple(self.modalities)
-
     def _check_params(self) -> None:
         self._check_modalities(ORDER)
         super()._check_params()
-        if not self.temperature > 0:
-            raise ValueError(f"temperature={self.temperature!r}: it must be greater than 0.")
+        check_number("temperature", self.temperature, 0, strict=True)
         for name in ("dialogue", "speaker", "order"):
             column = getattr(self, name)
             if column is not None and not isinstance(column, str):
@@ -331,7 +326,6 @@ class SDTClassifier(JointClassifier):
                     f"{name}={column!r:.60}: give the name of a column of X, or None. The values "
                     "themselves belong into X."
                 )
-        self._check_choice("predict_modality", (*self._modalities, "fused"))
         self._check_choice("unimodal_gate", ("learned", "frozen"))
 
     # ------------------------------------------------------------------ dialogues

@@ -8,6 +8,8 @@ from typing import ClassVar
 import numpy as np
 import torch
 
+from skfdan.classifiers._one_shape import OneShapeMixin
+from skfdan.classifiers._params import check_number
 from skfdan.classifiers._samples import ModalitySamples, Samples
 from skfdan.classifiers._validation import hold_out
 from skfdan.classifiers.base import ModalityClassifier
@@ -17,7 +19,7 @@ from skfdan.table import as_labels, check_groups
 __all__ = ["TFMixClassifier"]
 
 
-class TFMixClassifier(ModalityClassifier):
+class TFMixClassifier(OneShapeMixin, ModalityClassifier):
     r"""Speech emotion recognition in the style of TF-Mix: three networks, one average.
 
     A 1-D CNN with a fully connected network (FCN), a CNN-BiLSTM-FCN and a
@@ -185,6 +187,7 @@ class TFMixClassifier(ModalityClassifier):
 
     fidelity: ClassVar[str] = "style"
     _modalities: ClassVar[tuple[str, ...]] = ("audio",)
+    _made_by: ClassVar[str] = "SpeechFeatures"
     _bounds: ClassVar[dict] = ModalityClassifier._bounds | {
         "channels": (1, None),
         "lstm_hidden": (1, None),
@@ -309,10 +312,8 @@ class TFMixClassifier(ModalityClassifier):
     def _check_params(self) -> None:
         super()._check_params()
         self._check_choice("weighting", ("uar", "uniform"))
-        if self.weighting == "uar" and not 0 < self.validation_fraction < 1:
-            raise ValueError(
-                f"validation_fraction={self.validation_fraction!r}: it must lie between 0 and 1."
-            )
+        if self.weighting == "uar":
+            check_number("validation_fraction", self.validation_fraction, 0, 1, strict=True)
         if self.n_layers and 2 * self.lstm_hidden % self.n_heads:
             raise ValueError(
                 f"n_heads={self.n_heads} must divide 2 * lstm_hidden={2 * self.lstm_hidden}."
@@ -321,24 +322,7 @@ class TFMixClassifier(ModalityClassifier):
     def _read_training(self, *args, **kwargs):
         samples, y = super()._read_training(*args, **kwargs)
         self._n_rows = len(y)
-        if kwargs["reset"]:
-            self._cell_shape = samples["audio"].cells[0].shape
-            self._check_shapes(samples["audio"])
         return samples, y
-
-    def _check_cells(self, samples: Samples) -> None:
-        super()._check_cells(samples)
-        self._check_shapes(samples["audio"])
-
-    def _check_shapes(self, samples: ModalitySamples) -> None:
-        """Refuse sequences of another size than the first."""
-        for cell, row in zip(samples.cells, samples.rows, strict=True):
-            if cell.shape != self._cell_shape:
-                raise ValueError(
-                    f"The audio cell of row {row} has samples of shape {cell.shape}, but "
-                    f"{type(self).__name__} was fitted on {self._cell_shape}, and all samples must "
-                    "have that shape: set duration= of SpeechFeatures, in fit and in predict."
-                )
 
     def _make_module(self) -> TFMixNet:
         self.validation_uar_ = None
@@ -386,7 +370,7 @@ class TFMixClassifier(ModalityClassifier):
             rows if self._groups is None else set(check_groups(self._groups)[rows].tolist())
         )
         if math.ceil(self.validation_fraction * n_units) < n_units:
-            kept, (_, held, _) = hold_out(
+            kept, held = hold_out(
                 samples, "audio", y, self._groups, self.validation_fraction, self._random_state
             )
             kept_labels = y[kept["audio"].rows]
@@ -412,8 +396,7 @@ class TFMixClassifier(ModalityClassifier):
 
 def _statistics(samples: ModalitySamples) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and deviation of every feature over the frames of some hundred samples."""
-    n = len(samples)
-    cells = [samples.cells[i] for i in np.unique(np.linspace(0, n - 1, min(n, 512), dtype=int))]
+    cells = samples.some()
     values = [c[:, None] if c.ndim == 1 else c.reshape(-1, c.shape[-1]) for c in cells]
     frames = np.concatenate(values, axis=1).astype(np.float64)
     mean, std = frames.mean(1), frames.std(1)

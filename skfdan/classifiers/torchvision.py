@@ -10,7 +10,7 @@ import torch
 from skfdan.classifiers._samples import ModalitySamples
 from skfdan.classifiers.base import ModalityClassifier
 from skfdan.nn.backbones import BACKBONES
-from skfdan.nn.fdan import FDANOutput
+from skfdan.nn.fdan import FUSED, FDANOutput
 from skfdan.nn.torchvision_net import TorchvisionNet
 from skfdan.table import MODALITIES
 
@@ -237,12 +237,12 @@ class TorchvisionClassifier(ModalityClassifier):
     @property
     def _modalities(self) -> tuple[str, ...]:
         # Read before _check_params runs: a misspelt modality must not become a KeyError.
-        self._check_choice("predict_modality", (*MODALITIES, "fused"))
-        return MODALITIES if self.predict_modality == "fused" else (self.predict_modality,)
+        self._check_choice("predict_modality", (*MODALITIES, FUSED))
+        return MODALITIES if self.predict_modality == FUSED else (self.predict_modality,)
 
     @property
     def _n_features_out(self) -> int:
-        if self.predict_modality == "fused":
+        if self.predict_modality == FUSED:
             return len(self.classes_)
         return self.module_.classifiers[self.predict_modality].in_features
 
@@ -275,7 +275,7 @@ class TorchvisionClassifier(ModalityClassifier):
 
     def _modality_output(self, modality: str, samples: ModalitySamples):
         log_proba, features = super()._modality_output(modality, samples)
-        if self.predict_modality == "fused":
+        if self.predict_modality == FUSED:
             # Features of unrelated networks, perhaps of unequal width, have no average.
             features = log_proba.astype(np.float32)
         return log_proba, features

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 
 from skfdan.classifiers._pretrained import PretrainedClassifier
-from skfdan.nn.misa import FUSED
+from skfdan.nn.fdan import FUSED
 from skfdan.nn.wavfusion import ORDER, WavFusionNet, WavFusionOutput, margin_term
 
 __all__ = ["WavFusionClassifier"]
@@ -217,7 +217,7 @@ class WavFusionClassifier(PretrainedClassifier):
         max_epochs=30,
         batch_size=32,
         class_weight=None,
-        predict_modality="fused",
+        predict_modality=FUSED,
         visual=None,
         audio=None,
         text=None,
@@ -284,14 +284,9 @@ class WavFusionClassifier(PretrainedClassifier):
         "modality_dropout": (0, 1),
     }
 
-    @property
-    def _modalities(self) -> tuple[str, ...]:
-        return tuple(self.modalities)
-
     def _check_params(self) -> None:
         self._check_modalities(ORDER)
         super()._check_params()
-        self._check_choice("predict_modality", (*self._modalities, "fused"))
         self._check_choice("fusion", ("gated", "concat"))
 
     # ------------------------------------------------------------------ training

@@ -19,8 +19,8 @@ from skfdan.cli._shared import (
     count,
     describe_corpus,
     load_corpus,
+    n_speakers,
     show,
-    speakers_of,
     tell,
     tell_left_out,
 )
@@ -86,7 +86,8 @@ def run(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     from skfdan.cli._predictor import Predictor
-    from skfdan.cli._scores import SCORES, by_group, confusion, scores
+    from skfdan.cli._scores import by_group, confusion, scores
+    from skfdan.metrics import SCORES
 
     own = arguments.groups in ("clips", *SCORES) or arguments.groups.startswith("recall_")
     if arguments.csv and own:
@@ -125,7 +126,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _groups(data: Bunch, column: str) -> np.ndarray | None:
     """Return the group of each clip, or None if speakers are asked for and unknown."""
-    if column == "speaker" and speakers_of(data) is None:
+    if column == "speaker" and n_speakers(data) is None:
         tell("the speakers are unknown, so there are no scores by speaker")
         return None
     if column not in data.frame:

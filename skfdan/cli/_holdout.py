@@ -10,7 +10,7 @@ import pandas as pd
 from sklearn.model_selection import GroupShuffleSplit, StratifiedShuffleSplit
 from sklearn.utils import Bunch
 
-from skfdan.cli._shared import NOUNS, count, speakers_of
+from skfdan.cli._shared import NOUNS, count, n_speakers
 from skfdan.table import make_table
 
 
@@ -70,7 +70,7 @@ def hold_out(data: Bunch, protocol: str | None, share: float, seed: int) -> Hold
         )
     lead = "audio" if table["audio"].notna().any() else "visual"
     noun = NOUNS[lead]
-    known = speakers_of(data) is not None
+    known = n_speakers(data) is not None
     leading = np.flatnonzero(table[lead].notna())
     tested, trains, speakers = np.array([], dtype=int), table, []
     drawn = f"drawn at random (one draw, seed {seed})"

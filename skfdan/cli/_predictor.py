@@ -17,16 +17,14 @@ from skfdan.classifiers._paths import default_transformer
 from skfdan.classifiers.base import ModalityClassifier
 from skfdan.cli._shared import NOUNS
 from skfdan.datasets._base import AUDIO_SUFFIXES, IMAGE_SUFFIXES
+from skfdan.nn.fdan import FUSED
 from skfdan.persistence import ModelError, load_pretrained
-from skfdan.preprocessing._base import CellTransformer
+from skfdan.preprocessing._base import _MANY_FILES, _SECONDS, CellTransformer
 from skfdan.preprocessing.mel import SoundTransformer
 from skfdan.table import MODALITIES, make_table
 
 #: Files that are decoded before any of them is predicted.
 CHUNK = 256
-#: So many files are worth the start of processes that may crash or be stopped; the rule of the
-#: transformers themselves.
-_MANY, _SECONDS = 100, 60.0
 
 
 class Answer(NamedTuple):
@@ -103,7 +101,7 @@ class Predictor:
                 raise ValueError(f"--modality {modality}: a {type(clf).__name__} has no choice.")
             clf.set_params(predict_modality=modality)
         self.modality = clf.predict_modality
-        wanted = MODALITIES if self.modality == "fused" else (self.modality,)
+        wanted = MODALITIES if self.modality == FUSED else (self.modality,)
         known = tuple(clf._specs)
         self.wanted = tuple(m for m in wanted if m in known)
         if not self.wanted or (modality is not None and len(self.wanted) < len(wanted)):
@@ -119,7 +117,7 @@ class Predictor:
         if "predict_modality" not in clf.get_params():
             return [clf.predict_modality]
         known = [m for m in ("audio", "visual") if m in clf._specs]
-        return [*known, "fused"] if len(known) == 2 else known
+        return [*known, FUSED] if len(known) == 2 else known
 
     @property
     def noun(self) -> str:
@@ -147,7 +145,7 @@ class Predictor:
 
     def _as_table(self, files: Sequence[str]) -> pd.DataFrame:
         visual, audio = list(files), list(files)
-        if self.modality == "fused":
+        if self.modality == FUSED:
             # A file that can be but one of both shall not be refused as the other.
             suffixes = [Path(file).suffix.lower() for file in files]
             pairs = list(zip(files, suffixes, strict=True))
@@ -193,7 +191,7 @@ class Predictor:
                 table[m] = None
         n_cells = table.notna().sum(axis=1)
         seconds = self.seconds
-        if seconds is None and len(table) >= _MANY:
+        if seconds is None and len(table) >= _MANY_FILES:
             seconds = _SECONDS
         for transformer in self.transformers:
             transformer.set_params(timeout=seconds)

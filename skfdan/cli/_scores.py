@@ -7,9 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from skfdan.metrics import uar_score, war_score, weighted_f1_score
-
-SCORES = {"WAR": war_score, "UAR": uar_score, "wF1": weighted_f1_score}
+from skfdan.metrics import SCORES
 
 
 def scores(y: np.ndarray, predicted: np.ndarray) -> dict[str, float]:

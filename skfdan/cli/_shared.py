@@ -85,14 +85,14 @@ def load_corpus(arguments: argparse.Namespace) -> Bunch:
     return getattr(datasets, f"load_{arguments.corpus}")(arguments.folder)
 
 
-def speakers_of(data: Bunch) -> int | None:
+def n_speakers(data: Bunch) -> int | None:
     """Count the speakers of a corpus; None if they are unknown."""
     return len(set(data.groups)) if data.speakers_known else None
 
 
 def describe_corpus(data: Bunch) -> str:
     """Say in one line how much there is."""
-    n = speakers_of(data)
+    n = n_speakers(data)
     voices, faces = (int(data.table[m].notna().sum()) for m in ("audio", "visual"))
     return (
         f"{count(len(data.table), 'clip')} of {'unknown' if n is None else count(n)} "

@@ -17,9 +17,9 @@ from skfdan.cli._shared import (
     count,
     describe_corpus,
     load_corpus,
+    n_speakers,
     positive,
     show,
-    speakers_of,
     tell,
     tell_left_out,
 )
@@ -273,7 +273,7 @@ def _show_scores(split: Holdout, predicted) -> None:
 def _corpora(arguments: argparse.Namespace, data: Bunch, split: Holdout) -> str:
     name = Path(arguments.folder).expanduser().resolve().name
     kind = "" if arguments.corpus == "folder" else f" ({arguments.corpus})"
-    n = speakers_of(data)
+    n = n_speakers(data)
     voices, faces = (int(split.table[m].notna().sum()) for m in ("audio", "visual"))
     of = f" of {count(n - len(split.speakers), 'speaker')}" if n else ""
     return (

@@ -139,6 +139,18 @@ def _dialect(path: Path) -> dict[str, Any]:
     return {"sep": others[0] if len(others) == 1 and "," not in header else ","}
 
 
+def check_rows(
+    wrong: pd.Series, problem: str, frame: pd.DataFrame, path: Path, corpus: str
+) -> None:
+    """Raise a ValueError with the first row of a csv file that is wrong."""
+    if wrong.any():
+        row = int(wrong.to_numpy().argmax())
+        raise ValueError(
+            f"{corpus}: data row {row + 1} of {str(path)!r} has {problem}: "
+            f"{frame.iloc[row].to_dict()}"
+        )
+
+
 def read_csv(
     path: Path, columns: Iterable[str], corpus: str, optional: Iterable[str] = ()
 ) -> pd.DataFrame:

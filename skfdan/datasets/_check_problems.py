@@ -156,11 +156,12 @@ def check_labels(y: list | None, speakers: list | None, found: Problems) -> None
     for row, label in enumerate(y or []):
         if label is None:
             found.add("label", "unlabelled", "the row has no label", row=row)
+    rows = _first_rows(y)
     for label, n in Counter(v for v in y or [] if v is not None).items():
         if n < 2:
-            found.add("label", "rare emotion", f"{label!r} has {n} row", row=y.index(label))
+            found.add("label", "rare emotion", f"{label!r} has {n} row", row=rows[label])
     for what, names in (("emotions", y), ("speakers", speakers)):
-        alike = defaultdict(Counter)
+        alike, rows = defaultdict(Counter), _first_rows(names)
         for name in names or []:
             if isinstance(name, str):
                 plain = composed(re.sub(r"[\s_-]+", " ", name).strip())
@@ -173,4 +174,12 @@ def check_labels(y: list | None, speakers: list | None, found: Problems) -> None
                     f"of accents alone: {some}"
                 )
                 rarest, _ = counts.most_common()[-1]  # the most likely slip
-                found.add("label", "alike names", detail, row=names.index(rarest))
+                found.add("label", "alike names", detail, row=rows[rarest])
+
+
+def _first_rows(names: list | None) -> dict:
+    """Return the first row of each name."""
+    rows: dict = {}
+    for row, name in enumerate(names or []):
+        rows.setdefault(name, row)
+    return rows

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pandas as pd
 from sklearn.utils import Bunch
 
-from ._base import Report, check_found, check_root, index_takes, make_bunch, read_csv
+from ._base import Report, check_found, check_root, check_rows, index_takes, make_bunch, read_csv
 
 EMOTION_CODES = {
     "ANG": "anger",
@@ -125,12 +126,13 @@ def _add_demographics(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
     if not path.exists():
         return rows.assign(sex=None, age=None)
     people = read_csv(path, ["ActorID", "Age", "Sex"], "CREMA-D")
+    age = pd.to_numeric(people["Age"], errors="coerce")
+    check = partial(check_rows, frame=people, path=path, corpus="CREMA-D")
+    check(people["ActorID"].duplicated(), "an ActorID that is there already")
+    check(people["Age"].notna() & (age % 1 != 0), "an Age that is no whole number")
     actor = rows["speaker"].str.removeprefix("crema-d-")
-    people = people.set_index("ActorID").reindex(actor)
-    return rows.assign(
-        sex=people["Sex"].str.lower().array,
-        age=pd.to_numeric(people["Age"]).astype("Int64").array,
-    )
+    people = people.assign(Age=age).set_index("ActorID").reindex(actor)
+    return rows.assign(sex=people["Sex"].str.lower().array, age=people["Age"].astype("Int64").array)
 
 
 def load_crema_d(
@@ -175,8 +177,8 @@ def load_crema_d(
     FileNotFoundError
         If the folder does not exist or holds no CREMA-D file.
     ValueError
-        If a clip is there twice, a file is a Git LFS pointer, an emotion is unknown or
-        nothing is left.
+        If a clip is there twice, a file is a Git LFS pointer, ``VideoDemographics.csv`` has an
+        actor twice or an age that is no whole number, an emotion is unknown or nothing is left.
 
     References
     ----------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,6 +18,7 @@ from ._base import (
     canonical_emotion,
     check_option,
     check_root,
+    check_rows,
     index_takes,
     make_bunch,
     read_csv,
@@ -146,24 +148,17 @@ def _read_annotations(path: Path, split: str) -> pd.DataFrame:
     numbers = ["dialogue", "utterance", "season", "episode"]
     rows[numbers] = rows[numbers].apply(pd.to_numeric, errors="coerce")
     rows["emotion"] = rows["emotion"].fillna("").map(canonical_emotion)
-    _check_rows(rows[numbers].isna().any(axis=1), f"no number in one of {numbers}", frame, path)
-    _check_rows(rows["speaker"].isna(), "no speaker", frame, path)
-    _check_rows(~rows["emotion"].isin(LABELS), f"an emotion that is not in {LABELS}", frame, path)
+    check = partial(check_rows, frame=frame, path=path, corpus="MELD")
+    check(rows[numbers].isna().any(axis=1), f"no number in one of {numbers}")
+    check(rows["speaker"].isna(), "no speaker")
+    check(~rows["emotion"].isin(LABELS), f"an emotion that is not in {LABELS}")
     rows = rows.astype(dict.fromkeys(numbers, int))
     rows["text"] = rows["text"].str.translate(_CONTROLS)
     rows["speaker"] = "meld-" + rows["speaker"].str.strip()
     pairs = zip(rows["dialogue"], rows["utterance"], strict=True)
     rows = rows.assign(clip=[f"{split}_dia{d}_utt{u}" for d, u in pairs], split=split)
-    _check_rows(rows["clip"].duplicated(), "an utterance that is there already", frame, path)
+    check(rows["clip"].duplicated(), "an utterance that is there already")
     return rows
-
-
-def _check_rows(wrong: pd.Series, problem: str, frame: pd.DataFrame, path: Path) -> None:
-    if wrong.any():
-        row = int(wrong.to_numpy().argmax())
-        raise ValueError(
-            f"MELD: data row {row + 1} of {str(path)!r} has {problem}: {frame.iloc[row].to_dict()}"
-        )
 
 
 def load_meld(

@@ -283,8 +283,10 @@ def _contents(path: str) -> tuple[bool, bool, float | None]:
     if kind in ("picture", "sound"):
         return kind == "sound", kind == "picture", None
     try:
-        with opened(path, "video", limits) as (container, _):
+        with opened(path, "video", limits) as (container, stream):
             seconds = None if not container.duration else container.duration / 1e6
+            if stream.duration and stream.time_base:  # the sound may be longer
+                seconds = float(stream.duration * stream.time_base)
             return any(s.type == "audio" for s in container.streams), True, seconds
     except MediaError:
         return True, False, None  # sound only, or reading it will say what is wrong

@@ -16,7 +16,6 @@ __all__ = ["LearningCurvesDisplay"]
 _NO_TERMS = ("epoch", "dur", "batches")
 _NO_ENDS = ("_best", "_batch_count")
 
-_ADAPTATIONS = ("lmmd", "dsan", "mmd", "coral", "dann", "daan", "cmd")
 _FACTORS = {"alpha": "Weight α", "mu": "Factor μ"}
 
 
@@ -236,13 +235,15 @@ def _number(value) -> float:
 
 def _group(names: list[str]) -> list[tuple[str, list[str]]]:
     """Put terms that can be compared with each other into one panel."""
+    from skfdan.nn.adaptation import ADAPTATIONS  # with torch, which the import of a display spares
+
     groups: dict[str, list[str]] = {}
     for name in names:
         if name in ("train_loss", "valid_loss"):
             title = "Loss"
         elif name == "ce" or name.startswith("ce_"):
             title = "Cross-entropy"
-        elif name in _ADAPTATIONS:
+        elif name in ADAPTATIONS:
             title = "Adaptation"
         elif name == "feature_std":
             title = "Spread of features"

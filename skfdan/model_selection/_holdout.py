@@ -20,8 +20,8 @@ class AudioHoldout(BaseCrossValidator):
     """Hold out voices with any scikit-learn splitter; faces never are tested.
 
     Works on a modality table with one filled cell a row (see
-    :func:`skfdan.unpair`). The inner splitter divides the audio rows. Visual
-    rows join the training part:
+    :func:`skfdan.unpair`). The inner splitter divides the audio rows that have a label.
+    Visual rows join the training part:
 
     - ``visual="all"``, all of them: the paper's protocol (8/10 of the voices
       and all faces train, 2/10 of the voices test). When voices and faces come
@@ -29,11 +29,17 @@ class AudioHoldout(BaseCrossValidator):
     - ``visual="disjoint"``: those whose group has no audio row in the test
       part. With a speaker splitter inside, nothing of a test speaker is seen.
 
+    Voices whose label is missing (None or NaN) can't be tested. They join the training
+    part, but those of test speakers only where labelled voices of these train too, and
+    with ``visual="disjoint"`` never. The classifier must have a use for them, such as
+    ``FDANClassifier(adaptation="dsan")``. -1 is a class here, as codes of sentiment
+    are -1, 0 and 1.
+
     Parameters
     ----------
     inner_cv : int, splitter or iterable
         Anything that scikit-learn takes as ``cv``; an integer is a stratified
-        k-fold.
+        k-fold. Positions that an iterable gives count the voices that have a label.
     visual : {"all", "disjoint"}, default="all"
         Which visual rows train.
 
@@ -41,8 +47,8 @@ class AudioHoldout(BaseCrossValidator):
     ------
     ValueError
         If ``visual`` is unknown, if a row fills both cells (``unpair`` it
-        first), if there is no audio row, or if ``"disjoint"`` gets no groups,
-        or a row has none.
+        first), if there is no audio row or none with a label, if an iterable names
+        more voices than have one, or if ``"disjoint"`` gets no groups, or a row has none.
 
     Notes
     -----
@@ -80,35 +86,41 @@ class AudioHoldout(BaseCrossValidator):
         X : DataFrame or object ndarray of shape (n, 2)
             Modality table, or its cells.
         y : array-like of shape (n,), default=None
-            Labels.
+            Labels; None or NaN where there is none.
         groups : array-like of shape (n,), default=None
             Speakers.
 
         Yields
         ------
         train, test : ndarray of int
-            Row positions; ``test`` holds audio rows only.
+            Row positions; ``test`` holds audio rows with a label only.
         """
         X, y, groups = indexable(X, y, groups)
-        audio = self._rows(X)
+        audio, unlabelled, y_audio = self._rows(X, y)
         groups = self._groups(groups)
         if self.visual == "disjoint" and groups is None:
             raise ValueError(
                 'AudioHoldout(visual="disjoint") leaves out the faces of test speakers; give '
                 "split(X, y, groups=speakers)."
             )
-        visual = np.setdiff1d(np.arange(len(X)), audio)
-        y_audio = None if y is None else np.asarray(y)[audio]
+        visual = np.setdiff1d(np.arange(len(X)), np.concatenate([audio, unlabelled]))
         groups_audio = None if groups is None else groups[audio]
         with warnings.catch_warnings():
             # Groups are for visual="disjoint" too; an inner splitter may have no use for them.
             warnings.filterwarnings("ignore", "The groups parameter is ignored")
             splits = list(self._inner(y_audio).split(audio, y_audio, groups_audio))
         for train, test in splits:
-            faces = visual
-            if self.visual == "disjoint":
-                faces = visual[~np.isin(groups[visual], groups[audio[test]])]
-            yield np.sort(np.concatenate([faces, audio[train]])), audio[test]
+            train, test = self._voices(audio, train), self._voices(audio, test)
+            faces, others = visual, unlabelled
+            if groups is not None:
+                tested = groups[test]
+                if self.visual == "disjoint":
+                    faces = visual[~np.isin(groups[visual], tested)]
+                else:
+                    # Speakers that train anyway are not held out, whatever was tested.
+                    tested = tested[~np.isin(tested, groups[train])]
+                others = unlabelled[~np.isin(groups[unlabelled], tested)]
+            yield np.sort(np.concatenate([faces, others, train])), test
 
     def get_n_splits(self, X=None, y=None, groups=None) -> int:
         """Return the number of splits.
@@ -123,12 +135,11 @@ class AudioHoldout(BaseCrossValidator):
         Returns
         -------
         int
-            The inner splitter's number of splits on the audio rows.
+            The inner splitter's number of splits on the audio rows with a label.
         """
         if X is None:
             return self._inner(None).get_n_splits()
-        audio = self._rows(X)
-        y = None if y is None else np.asarray(y)[audio]
+        audio, _, y = self._rows(X, y)
         groups = None if groups is None else self._groups(groups)[audio]
         return self._inner(y).get_n_splits(audio, y, groups)
 
@@ -144,10 +155,28 @@ class AudioHoldout(BaseCrossValidator):
         # NaN is no speaker: it equals nothing, so no face of a test clip would be found by it.
         return check_groups(groups) if self.visual == "disjoint" else np.asarray(as_labels(groups))
 
-    def _rows(self, X) -> np.ndarray:
+    def _rows(self, X, y) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Return the voices with a label, those without, and the labels of the first."""
         if self.visual not in ("all", "disjoint"):
             raise ValueError(f'visual={self.visual!r} is unknown; choose "all" or "disjoint".')
-        return audio_rows(X, "AudioHoldout")
+        audio = audio_rows(X, "AudioHoldout")
+        labelled = labelled_voices(y, audio, "AudioHoldout")
+        unlabelled, audio = audio[~labelled], audio[labelled]
+        if y is not None:
+            y = np.asarray(as_labels(y))[audio]
+            # Numbers among which others were missing: no inner splitter takes objects.
+            y = np.array(y.tolist()) if y.dtype == object and len(unlabelled) else y
+        return audio, unlabelled, y
+
+    def _voices(self, audio: np.ndarray, positions) -> np.ndarray:
+        """Return the rows of the voices that an inner splitter names."""
+        given = np.asarray(positions)
+        if given.dtype.kind in "iu" and given.size and given.max() >= len(audio):
+            raise ValueError(
+                f"AudioHoldout: inner_cv names voice {given.max()}, but the voices that have a "
+                f"label are 0 to {len(audio) - 1}, and only they are divided; count among them."
+            )
+        return audio[positions]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.inner_cv!r}, visual={self.visual!r})"
@@ -183,3 +212,20 @@ def audio_rows(X, who: str) -> np.ndarray:
     if not heard.any():
         raise ValueError(f"{who}: no row has an audio cell, so nothing can be tested.")
     return np.flatnonzero(heard)
+
+
+def labelled_voices(y, audio: np.ndarray, who: str) -> np.ndarray:
+    """Tell which of the voices have a label; all of them where there are no labels at all.
+
+    Labels that are all missing are a ValueError of ``who``.
+    """
+    if y is None:
+        return np.ones(len(audio), dtype=bool)
+    labels = np.asarray(as_labels(y))[audio]
+    labelled = np.array([not is_missing(label) for label in labels], dtype=bool)
+    if not labelled.any():
+        raise ValueError(
+            f"{who}: none of the {len(audio)} voices has a label (all are NaN or None), so nothing "
+            "can be tested; give some of them one."
+        )
+    return labelled

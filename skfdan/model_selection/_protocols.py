@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from numbers import Integral
 from typing import Any, ClassVar
@@ -12,7 +13,7 @@ from sklearn.utils import indexable
 
 from skfdan.table import is_missing
 
-from ._holdout import AudioHoldout, audio_rows
+from ._holdout import AudioHoldout, audio_rows, labelled_voices
 
 __all__ = ["PROTOCOLS", "Protocol", "make_protocol"]
 
@@ -111,7 +112,7 @@ class Protocol(BaseCrossValidator):
         Yields
         ------
         train, test : ndarray of int
-            Row positions.
+            Row positions. The named protocols test no voice whose label is missing.
         """
         yield from self.cv.split(X, y, groups)
 
@@ -136,13 +137,51 @@ class Protocol(BaseCrossValidator):
         return f"{type(self).__name__}({self.name!r}, {self.cv!r})"
 
 
+class TwoTenths(StratifiedShuffleSplit):
+    """Draw two tenths of the voices of every class, and tell where that cannot be."""
+
+    def split(self, X, y=None, groups=None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the positions of training and test voices."""
+        if y is None:
+            raise ValueError(
+                "Protocol 'paper' draws from the voices of every class; give split(X, y)."
+            )
+        classes, counts = (found.tolist() for found in np.unique(y, return_counts=True))
+        fewest = int(np.argmin(counts))
+        if counts[fewest] < 2:
+            raise ValueError(
+                f"Protocol 'paper' divides the voices of every class, but the class "
+                f"{classes[fewest]!r} has only one; leave that voice out, or add others of its "
+                "class."
+            )
+        n_test = int(np.ceil(self.test_size * len(y)))
+        if n_test < len(classes):
+            raise ValueError(
+                f"Protocol 'paper' would test {n_test} of {len(y)} voices, fewer than the "
+                f"{len(classes)} classes; add voices, or leave rare classes out."
+            )
+        splits = list(super().split(X, y, groups))
+        for label, count in zip(classes, counts, strict=True):
+            lacking = [i for i, (_, test) in enumerate(splits) if not (y[test] == label).any()]
+            if lacking:
+                warnings.warn(
+                    f"Protocol 'paper' tests no voice of the class {label!r}, which has {count}, "
+                    f"in {len(lacking)} of {len(splits)} folds (first {lacking[0]}): their UAR is "
+                    "the mean over the other classes. Leave the class out, or add voices.",
+                    UserWarning,
+                    stacklevel=2,
+                )
+        yield from splits
+
+
 class OfficialParts:
     """Train and test on the parts that a corpus itself names; one split.
 
     A face goes with the part of its utterance: those of tested utterances do
     not train, unlike in :class:`AudioHoldout` with ``visual="all"``, and
     neither do those of a part that is left out. A row without a part (a face
-    of another corpus) trains.
+    of another corpus) trains. A voice without a label trains if its part does,
+    and is not tested.
     """
 
     def __init__(self, parts, train: tuple[str, ...], test: str):
@@ -152,8 +191,9 @@ class OfficialParts:
 
     def split(self, X, y=None, groups=None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield the training and the test rows."""
-        (X,) = indexable(X)
+        X, y = indexable(X, y)
         audio = audio_rows(X, "The official split")
+        labelled = audio[labelled_voices(y, audio, "The official split")]
         if len(self.parts) != len(X):
             raise ValueError(
                 f"The official split has {len(self.parts)} parts for {len(X)} rows. Give the part "
@@ -166,12 +206,13 @@ class OfficialParts:
                 f"Row {bare[0]} is a voice without a part ({len(bare)} such rows); only faces of "
                 "another corpus have none."
             )
-        test = audio[self.parts[audio] == self.test]
+        test = labelled[self.parts[labelled] == self.test]
         train = np.flatnonzero(np.isin(self.parts, [*self.train, ""]))
         for role, rows, wanted in (("tested", test, [self.test]), ("trains", train, self.train)):
             if not np.isin(rows, audio).any():
                 raise ValueError(
-                    f"No voice of the part {' or '.join(map(repr, wanted))} is there, so nothing "
+                    f"No {'labelled ' if role == 'tested' else ''}voice of the part "
+                    f"{' or '.join(map(repr, wanted))} is there, so nothing "
                     f"{'is ' if role == 'tested' else ''}{role}; the voices' parts are "
                     f"{sorted(set(self.parts[audio].tolist()))}."
                 )
@@ -196,7 +237,9 @@ def make_protocol(
     """Make one of the protocols that results of this toolkit are reported under.
 
     All of them test voices alone, and work on a modality table with one filled
-    cell a row (:func:`skfdan.unpair`), with faces or without.
+    cell a row (:func:`skfdan.unpair`), with faces or without. A voice whose label is
+    missing (None or NaN, not -1) is never tested. It trains, but not where its speaker
+    ("disjoint") or its part ("meld-official") is held out.
 
     =============  ==========================================================
     paper          FDAN's: 8/10 of the voices of every class and all faces
@@ -304,7 +347,7 @@ def make_protocol(
     _check(seed, name, "random_state", random_state, "must be an integer of at least 0")
     parameters: dict[str, Any] = {"n_splits": int(n_splits), "random_state": int(random_state)}
     if name == "paper":
-        inner = StratifiedShuffleSplit(test_size=0.2, **parameters)
+        inner = TwoTenths(test_size=0.2, **parameters)
         parameters = {**parameters, "test_size": 0.2, "visual": "all"}
     else:
         inner = GroupKFold(shuffle=True, **parameters)

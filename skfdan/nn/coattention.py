@@ -7,10 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from skfdan.nn.fdan import FDANOutput
+from skfdan.nn.fdan import FUSED, FDANOutput
 from skfdan.nn.inputs import InputNorm, InputSpec, Padded
 from skfdan.nn.lvc import MultiHead
-from skfdan.nn.misa import FUSED
 from skfdan.nn.wavfusion import ORDER, pool, rows_of, sequences, without
 
 __all__ = ["CoAttentionNet"]

@@ -16,6 +16,9 @@ from skfdan.nn.products import Linear
 
 __all__ = ["FDANNet", "FDANOutput"]
 
+#: What several modalities of a row give together: a key beside theirs, and a choice of prediction.
+FUSED = "fused"
+
 
 @dataclass
 class FDANOutput:

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skfdan.nn.adversarial import a_distance, dynamic_factor, grad_reverse
-from skfdan.nn.fdan import FDANOutput
+from skfdan.nn.fdan import FUSED, FDANOutput
 from skfdan.nn.inputs import InputNorm, InputSpec, Padded
-from skfdan.nn.misa import FUSED
+from skfdan.nn.losses import labelled_cross_entropy
 from skfdan.nn.pretrained_layers import LastLayers, LayerShape
 from skfdan.nn.wavfusion import pool
 
@@ -422,7 +422,8 @@ class FDRLLoss(nn.Module):
                 (_rows(out.predicted[m], i), torch.where(i < 0, -1, y))
                 for m, i in out.index.items()
             ]
-            terms["predictor"] = sum(_cross_entropy(p, labels) for p, labels in rows) / len(rows)
+            losses = [labelled_cross_entropy(p, labels) for p, labels in rows]
+            terms["predictor"] = sum(losses) / len(losses)
             loss = loss + gamma * terms["predictor"]
         if "global" in self.terms and "local" in self.terms:
             terms["mu"] = self.mu_.clone()
@@ -477,9 +478,3 @@ class FDRLLoss(nn.Module):
             self.mu_.copy_(dynamic_factor(distances[0], distances[1:].mean()))
         self._wrong.zero_()
         self._seen.zero_()
-
-
-def _cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """Mean over the labelled rows; 0 if there is none."""
-    total = F.cross_entropy(logits, y, ignore_index=-1, reduction="sum")
-    return total / (y >= 0).sum().clamp_min(1)

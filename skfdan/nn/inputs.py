@@ -16,6 +16,8 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 #: Cells from which a mean and a deviation are taken: enough for both.
 _STATISTICS_CELLS = 512
+#: Numbers at a time of which squares are made.
+_BLOCK = 2**18
 
 
 @dataclass(frozen=True)
@@ -198,16 +200,30 @@ def some_of(n: int) -> np.ndarray:
     return np.unique(np.linspace(0, n - 1, min(n, _STATISTICS_CELLS), dtype=int))
 
 
-def mean_and_std(values: np.ndarray) -> tuple[np.ndarray | float, np.ndarray | float]:
-    """Return the mean and the deviation over the first axis; 1 where all values are the same.
+def mean_and_std(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean and the deviation of each column in float64, 1 for those of one value.
 
-    Which is where the deviation is no more than the rounding of the mean, or nothing that
-    float32 could divide by: units may be small.
+    They are those of ``numpy.mean`` and ``numpy.std``, without a copy of all that is there.
     """
-    mean, std = values.mean(0), values.std(0)
-    rounding = len(values) * np.finfo(np.float64).eps * np.abs(mean)
-    smallest = np.maximum(rounding, np.finfo(np.float32).tiny)
-    return mean, np.where(std > smallest, std, 1.0)[()]
+    mean = values.mean(0, dtype=np.float64)
+    squares = np.zeros((1, values.shape[1]))
+    rows = max(1, _BLOCK // values.shape[1])
+    for start in range(0, len(values), rows):
+        part = values[start : start + rows] - mean
+        part *= part
+        # Added to the sum row by row, as NumPy does with all rows at once.
+        squares = np.concatenate([squares, part]).sum(0, keepdims=True)
+    return mean, _or_one(np.sqrt(squares[0] / len(values)), mean, len(values))
+
+
+def _or_one(std: np.ndarray | float, mean: np.ndarray | float, n: int) -> np.ndarray | float:
+    """Return 1 in the place of a deviation that is none.
+
+    Which is where it is no more than the rounding of the mean, or nothing that float32 could
+    divide by: units may be small.
+    """
+    smallest = np.maximum(n * np.finfo(np.float64).eps * np.abs(mean), np.finfo(np.float32).tiny)
+    return np.where(std > smallest, std, 1.0)[()]
 
 
 def image_spec(cells: Sequence[np.ndarray], coarse: bool = False) -> InputSpec:
@@ -220,7 +236,8 @@ def image_spec(cells: Sequence[np.ndarray], coarse: bool = False) -> InputSpec:
     if cells[0].dtype == np.uint8:
         return InputSpec("image", uint8=True)
     pixels = np.concatenate([np.ravel(cell) for cell in cells]).astype(np.float64)
-    mean, std = mean_and_std(pixels)
+    mean = pixels.mean()
+    std = _or_one(pixels.std(), mean, len(pixels))
     if coarse:
         std = 2.0 ** (np.round(4 * np.log2(std)) / 4)
         mean = np.round(4 * mean / std) * std / 4

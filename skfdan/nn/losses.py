@@ -114,6 +114,12 @@ def lmmd(
     return total / (n_shared if n_classes is None else n_classes)
 
 
+def labelled_cross_entropy(logits: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Return the mean over the labelled rows; -1 is no label, and 0 the mean of none."""
+    total = F.cross_entropy(logits, y, weight, ignore_index=-1, reduction="sum")
+    return total / (y >= 0).sum().clamp_min(1)
+
+
 def check_matrices(name: str, z_source: Tensor, z_target: Tensor) -> None:
     """Raise a ValueError unless both are matrices of the same width."""
     if z_source.ndim != 2 or z_target.ndim != 2 or z_source.shape[1] != z_target.shape[1]:

@@ -14,13 +14,10 @@ from torch.nn import functional as F
 from skfdan.nn.adaptation import cmd
 from skfdan.nn.backbones import make_backbone
 from skfdan.nn.encoders import Embedded, EncoderMixin
-from skfdan.nn.fdan import FDANOutput
+from skfdan.nn.fdan import FUSED, FDANOutput
 from skfdan.nn.inputs import InputNorm, InputSpec
 
 __all__ = ["MISANet", "MISAOutput", "difference_loss", "misa_losses"]
-
-#: Key of the joint rows among the logits and features.
-FUSED = "fused"
 
 
 @dataclass

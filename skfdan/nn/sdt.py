@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skfdan.nn.fdan import FDANOutput
+from skfdan.nn.fdan import FUSED, FDANOutput
 from skfdan.nn.inputs import InputNorm, InputSpec
+from skfdan.nn.losses import labelled_cross_entropy
 from skfdan.nn.lvc import MultiHead
-from skfdan.nn.misa import FUSED
 
 __all__ = ["SDTNet", "SDTOutput", "sdt_loss"]
 
@@ -368,15 +368,11 @@ def sdt_loss(
     >>> loss.shape, list(terms)
     (torch.Size([]), ['task', 'unimodal', 'distillation'])
     """
-
-    def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-        total = F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum")
-        return total / (labels >= 0).sum().clamp_min(1)
-
     terms = {
-        "task": cross_entropy(out.logits[FUSED], y),
+        "task": labelled_cross_entropy(out.logits[FUSED], y),
         "unimodal": sum(
-            cross_entropy(out.logits[m], y.where(there, -1)) for m, there in out.present.items()
+            labelled_cross_entropy(out.logits[m], y.where(there, -1))
+            for m, there in out.present.items()
         ),
         "distillation": sum(distillation(out, temperature, detach_teacher).values()),
     }

@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from skfdan.nn.fdan import FDANOutput
+from skfdan.nn.fdan import FUSED, FDANOutput
 from skfdan.nn.gated import GatedLayer
 from skfdan.nn.inputs import InputNorm, InputSpec, Padded
+from skfdan.nn.losses import labelled_cross_entropy
 from skfdan.nn.lvc import AGRU, AGRULVC
 from skfdan.nn.margin import homogeneous_margin_loss
-from skfdan.nn.misa import FUSED
 from skfdan.nn.pretrained_layers import LayerShape, last_norm
 
 __all__ = ["WavFusionNet", "WavFusionOutput", "wavfusion_loss"]
@@ -435,7 +434,6 @@ def wavfusion_loss(
     >>> loss.shape, list(terms)
     (torch.Size([]), ['task', 'margin'])
     """
-    task = F.cross_entropy(out.logits[FUSED], y, ignore_index=-1, reduction="sum")
-    task = task / (y >= 0).sum().clamp_min(1)
+    task = labelled_cross_entropy(out.logits[FUSED], y)
     apart = margin_term(out, y, margin)
     return task + weight * apart, {"task": task.detach(), "margin": apart.detach()}

@@ -11,11 +11,12 @@ from sklearn.metrics import recall_score
 from sklearn.pipeline import Pipeline
 
 from skfdan.classifiers.base import ModalityClassifier
-from skfdan.metrics import uar_score, war_score, weighted_f1_score
+from skfdan.metrics import SCORES
 from skfdan.persistence._format import ModelError, check_keys
+from skfdan.persistence._known import LOCAL
 
-_SCORES = {"WAR": war_score, "UAR": uar_score, "wF1": weighted_f1_score}
-_LOCAL = ("cache_dir", "checkpoint_dir", "callbacks", "memory", "verbose", "n_jobs")
+#: Parameters that say nothing about a model.
+_UNTOLD = (*LOCAL, "memory", "verbose", "n_jobs")
 
 _LIMITS = """\
 Models like this recognise acted or labelled *expressions*, not what a person
@@ -25,7 +26,7 @@ corpora that a model was trained on may bind its users too.
 """
 
 
-def collect_facts(estimator, corpora, protocol, y_true, y_pred) -> dict[str, Any]:
+def collect_facts(corpora, protocol, y_true, y_pred) -> dict[str, Any]:
     """Return what the user says about a model, and its scores."""
     for name, text in (("corpora", corpora), ("protocol", protocol)):
         if text is not None and not isinstance(text, str):
@@ -43,7 +44,7 @@ def collect_facts(estimator, corpora, protocol, y_true, y_pred) -> dict[str, Any
         labels, support = np.unique(y_true, return_counts=True)
         recall = recall_score(y_true, y_pred, labels=labels, average=None, zero_division=0)
         scores = {"rows": len(y_true)}
-        scores |= {name: score(y_true.tolist(), y_pred.tolist()) for name, score in _SCORES.items()}
+        scores |= {name: score(y_true.tolist(), y_pred.tolist()) for name, score in SCORES.items()}
         scores["classes"] = [
             {"label": label, "recall": float(r), "support": int(n)}
             for label, r, n in zip(labels.tolist(), recall, support, strict=True)
@@ -57,9 +58,9 @@ def check_facts(facts: Any) -> None:
     scores = facts["scores"]
     fine = all(t is None or isinstance(t, str) for t in (facts["corpora"], facts["protocol"]))
     if scores is not None:
-        check_keys(scores, ("rows", *_SCORES, "classes"), "scores")
+        check_keys(scores, ("rows", *SCORES, "classes"), "scores")
         fine = fine and type(scores["rows"]) is int and isinstance(scores["classes"], list)
-        fine = fine and all(_is_share(scores[name]) for name in _SCORES)
+        fine = fine and all(_is_share(scores[name]) for name in SCORES)
         for row in scores["classes"] if fine else ():
             check_keys(row, ("label", "recall", "support"), "scores")
             fine = fine and type(row["label"]) in (bool, int, float, str)
@@ -152,7 +153,7 @@ def _parameters(estimator: Any, name: str = "", depth: int = 0) -> list[str]:
         changed = {
             key: value
             for key, value in estimator.get_params(deep=False).items()
-            if key not in _LOCAL and repr(value) != repr(defaults[key].default)
+            if key not in _UNTOLD and repr(value) != repr(defaults[key].default)
         }
         if changed:
             told = ", ".join(f"{key}={_show(key, value)}" for key, value in changed.items())
@@ -199,7 +200,7 @@ def _classes(clf: ModalityClassifier) -> str:
 def _scores(scores: dict | None) -> str:
     if scores is None:
         return "Not evaluated."
-    text = ", ".join(f"{name} {scores[name]:.3f}" for name in _SCORES)
+    text = ", ".join(f"{name} {scores[name]:.3f}" for name in SCORES)
     rows = [
         f"| {_plain(str(row['label']))} | {row['recall']:.3f} | {row['support']} |"
         for row in scores["classes"]

@@ -15,10 +15,12 @@ import torch
 from sklearn.pipeline import Pipeline
 
 from skfdan.nn.backbones import BACKBONES
+from skfdan.nn.fdan import FUSED
 from skfdan.nn.inputs import InputSpec
 from skfdan.nn.pretrained_layers import LayerShape
 from skfdan.persistence._format import ModelError
-from skfdan.persistence._values import limits_class
+from skfdan.persistence._known import LOCAL
+from skfdan.preprocessing import DecodeLimits
 from skfdan.preprocessing._base import CellTransformer
 
 #: Highest values of what decides how much memory a prediction takes beside the weights.
@@ -85,7 +87,7 @@ def is_n_jobs(value: Any) -> bool:
 
 
 def _fits(key: str, value: Any, default: Any) -> bool:
-    if key in ("cache_dir", "checkpoint_dir", "callbacks"):
+    if key in LOCAL:
         return value is None
     if key == "random_state":
         return value is None or _is_int(value)
@@ -104,7 +106,7 @@ def _fits(key: str, value: Any, default: Any) -> bool:
     if key == "class_weight":
         return isinstance(value, dict) or value == "balanced"
     if key == "limits":
-        return type(value) is limits_class()
+        return type(value) is DecodeLimits
     if key in _KINDS:
         return isinstance(value, _KINDS[key])
     if isinstance(value, numbers.Real):
@@ -148,7 +150,7 @@ def check_attributes(clf, attributes: dict[str, Any], absent: set[str]) -> None:
             or (isinstance(w, torch.Tensor) and w.shape == (n_classes,) and bool((w >= 0).all()))
             for w in value.values()
         )
-        return {*value} - {"fused"} == {*attributes["_specs"]} and all(fitting)
+        return {*value} - {FUSED} == {*attributes["_specs"]} and all(fitting)
 
     def bank(value):
         modalities = attributes["_specs"]

@@ -174,19 +174,6 @@ def load_from_hub(
     >>> from skfdan.persistence import load_from_hub
     >>> clf = load_from_hub("ann/fdan", revision="v1.0")  # doctest: +SKIP
     """
-    return load_model(repo_id, params, revision=revision, token=token, cache_dir=cache_dir)
-
-
-def load_model(
-    repo_id: str,
-    params: dict[str, Any],
-    expected: type | None = None,
-    *,
-    revision: str | None = None,
-    token: str | None = None,
-    cache_dir: str | os.PathLike | None = None,
-) -> BaseEstimator:
-    """Load a model from the hub, of the class ``expected`` if that is given."""
     hub = _import_hub()
     _check_repo_id(hub, repo_id)
     api = _api(hub, token)
@@ -206,7 +193,7 @@ def load_model(
                 read_config(folder / CONFIG)
                 path = api.hf_hub_download(repo_id, WEIGHTS, revision=commit, cache_dir=cache_dir)
                 shutil.copyfile(path, folder / WEIGHTS)
-            return load(folder, params, expected)
+            return load(folder, params)
         except ModelError as error:
             # load() puts the name of the temporary folder around the reason
             reason = error.__cause__ if isinstance(error.__cause__, ModelError) else error

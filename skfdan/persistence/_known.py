@@ -21,6 +21,8 @@ LEARNED = {
     MinMaxScaler: ("min_", "scale_", "data_min_", "data_max_", "data_range_", "n_samples_seen_"),
     SimpleImputer: ("statistics_",),
 }
+#: The type of the data that they were fitted on, unless it is stored.
+FLOATS = "<f8"
 #: Parameters of compositions; ``memory`` and others that may come are left at their defaults.
 PIPELINE = ("steps", "transform_input", "verbose")
 COLUMNS = (
@@ -33,6 +35,8 @@ COLUMNS = (
     "verbose_feature_names_out",
 )
 WORDS = ("drop", "passthrough")
+#: Parameters that belong to a machine or a session and not to a model.
+LOCAL = ("cache_dir", "checkpoint_dir", "callbacks")
 #: Transformers of cells, which learn nothing but the form of their input.
 CELLS = (CellTransformer, TextEmbedding)
 NODE = ("class", "params", "state", "output")

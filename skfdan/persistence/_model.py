@@ -125,7 +125,7 @@ def save_pretrained(
         check_is_fitted(estimator)
     writer = Writer()
     node = writer.estimator(estimator)
-    facts = collect_facts(estimator, corpora, protocol, y_true, y_pred)
+    facts = collect_facts(corpora, protocol, y_true, y_pred)
     # Clones: safetensors refuses two names for one memory.
     tensors = {k: t.detach().cpu().contiguous().clone() for k, t in writer.tensors.items()}
     with new_folder(folder) as temporary:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from skfdan.persistence._format import ModelError, check_keys
 from skfdan.persistence._known import (
     CELLS,
     COLUMNS,
+    FLOATS,
     LEARNED,
     NODE,
     PIPELINE,
@@ -31,6 +33,8 @@ from skfdan.persistence._tensorfile import TensorFile
 from skfdan.persistence._values import decode
 
 _MAX_FEATURES = 2**20
+#: What a transformer of scikit-learn may have been fitted on.
+_DTYPE = re.compile(r"<f[248]|[|<][iu][1248]|\|O", re.ASCII)
 
 
 class Reader:
@@ -90,7 +94,9 @@ class Reader:
                 return estimator
             learned = ("cells",)
         else:
-            learned = LEARNED[cls]
+            if isinstance(state, dict):
+                state = {"dtype": FLOATS} | state
+            learned = ("dtype", *LEARNED[cls])
         check_keys(state, ("n_features_in", "names", *learned), f"the state of {cls.__name__}")
         if learned == ("cells",) and type(state["cells"]) is not bool:
             raise ModelError(f"{cls.__name__} was fitted on {state['cells']!r:.60}")
@@ -99,12 +105,26 @@ class Reader:
             if form(estimator) != state:
                 raise ModelError(f"{cls.__name__} can't have been fitted on what it says")
             return estimator
-        for name in learned:
-            value = decode_state(state[name], f"{prefix}{name}", self._file)
-            if np.shape(value) != np.shape(getattr(estimator, name)):
-                raise ModelError(f"the {name} of {cls.__name__} has the shape {np.shape(value)}")
-            setattr(estimator, name, value)
+        self._take_learned(estimator, state, prefix)
         return estimator
+
+    def _take_learned(self, estimator: Any, state: dict, prefix: str) -> None:
+        """Give a transformer of scikit-learn what it has learned, in the place of an example's."""
+        who = type(estimator).__name__
+        for name in LEARNED[type(estimator)]:
+            # Of a column without any value scikit-learn has learned NaN.
+            value = decode_state(state[name], f"{prefix}{name}", self._file, finite=False)
+            found, own = np.asarray(value), np.asarray(getattr(estimator, name))
+            # Of data that lack values, each column may have seen another number of rows.
+            several = name == "n_samples_seen_" and found.shape == (estimator.n_features_in_,)
+            if found.shape != own.shape and not several:
+                raise ModelError(f"the {name} of {who} has the shape {found.shape}")
+            kinds = {found.dtype.kind, own.dtype.kind}
+            if len(kinds) > 1 and not kinds <= {"i", "u", "f"}:
+                raise ModelError(f"the {name} of {who} has the type {found.dtype}")
+            if found.dtype.kind == "f" and np.isinf(found).any():
+                raise ModelError(f"the {name} of {who} holds infinite values")
+            setattr(estimator, name, value)
 
     def _params(self, name: str, stored: Any, names: tuple, path: str) -> tuple[dict, set]:
         """Return the parameters of an estimator, and which of them whoever loads has given."""
@@ -236,13 +256,16 @@ def _example(state: dict, cells: bool) -> Any:
     limit = 1 if cells else _MAX_FEATURES
     if type(n) is not int or not 1 <= n <= limit:
         raise ModelError(f"an estimator was fitted on {n!r:.60} columns")
+    dtype = state.get("dtype", FLOATS)
+    if not isinstance(dtype, str) or not _DTYPE.fullmatch(dtype):
+        raise ModelError(f"an estimator was fitted on the type {dtype!r:.60}")
     if names is None:
-        return [None] if cells else np.zeros((2, n), dtype=np.float32)
+        return [None] if cells else np.zeros((2, n), dtype)
     if not isinstance(names, list) or len(names) != n or not all(isinstance(s, str) for s in names):
         raise ModelError(f"an estimator was fitted on the columns {names!r:.60}")
     if cells:
         return pd.DataFrame({names[0]: pd.Series([None], dtype=object)})
-    return pd.DataFrame(np.zeros((2, n), dtype=np.float32), columns=names)
+    return pd.DataFrame(np.zeros((2, n), dtype), columns=names)
 
 
 def _has(device: str) -> bool:

@@ -42,12 +42,12 @@ def encode_state(value: Any, name: str, tensors: Tensors) -> Any:
     return encode(value)
 
 
-def decode_state(value: Any, name: str, file: TensorFile) -> Any:
+def decode_state(value: Any, name: str, file: TensorFile, finite: bool = True) -> Any:
     """Return the value that :func:`encode_state` was given under the same name."""
     if not isinstance(value, dict):
         return decode(value)
     if value == {"@ndarray": name}:
-        return file.take(name).numpy()
+        return file.take(name, finite).numpy()
     if value == {"@tensor": name}:
         return file.take(name)
     if list(value) == ["@input"]:

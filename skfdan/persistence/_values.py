@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
 
 from skfdan.persistence._format import ModelError, check_keys
+from skfdan.preprocessing import DecodeLimits
 
 _DTYPE = re.compile(r"\|b1|[|<][iu][1248]|<f[248]|<U\d{1,4}|\|O", re.ASCII)
+_OBJECTS = "|O"
 _MAX_ARRAY = 8 * 2**20
 #: Bytes of one label, four a character: every prediction is an array of them.
 _MAX_WIDTH = 4 * 256
@@ -47,9 +50,8 @@ def encode(value: Any) -> Any:
         return {"@slice": [encode(v) for v in (value.start, value.stop, value.step)]}
     if isinstance(value, type) and _optimizer(value.__name__) is value:
         return {"@optimizer": value.__name__}
-    limits = limits_class()
-    if limits is not None and type(value) is limits:
-        return {"@limits": {k: encode(getattr(value, k)) for k in limits.__dataclass_fields__}}
+    if type(value) is DecodeLimits:
+        return {"@limits": {k: encode(v) for k, v in asdict(value).items()}}
     raise Unstorable(f"a {type(value).__name__}")
 
 
@@ -80,10 +82,9 @@ def decode(value: Any) -> Any:
         array = _decode_array(content)
         if len(array) == 1:
             return array[0]
-    limits = limits_class()
-    if tag == "@limits" and limits is not None:
-        check_keys(content, limits.__dataclass_fields__, tag)
-        return limits(**{k: decode(v) for k, v in content.items()})
+    if tag == "@limits":
+        check_keys(content, DecodeLimits.__dataclass_fields__, tag)
+        return DecodeLimits(**{k: decode(v) for k, v in content.items()})
     raise ModelError(f"{value!r:.60} is no value that a skfdan model has")
 
 
@@ -108,9 +109,11 @@ def _encode_array(array: np.ndarray) -> dict:
     values = array.tolist()
     plain = all(type(v) in (bool, int, float, str) for v in values)
     finite = all(math.isfinite(v) for v in values if type(v) is float)
-    if array.ndim != 1 or not _DTYPE.fullmatch(dtype) or not plain or not finite:
+    if array.ndim != 1 or not _DTYPE.fullmatch(dtype) or not plain:
         raise Unstorable(f"an array of {array.dtype} and shape {array.shape}")
-    return {"dtype": dtype, "values": values}
+    if not finite and dtype != _OBJECTS:
+        raise Unstorable(f"an array of {array.dtype} with NaN or infinite values")
+    return {"dtype": dtype, "values": [encode(v) for v in values]}
 
 
 def _decode_array(content: Any) -> np.ndarray:
@@ -118,6 +121,8 @@ def _decode_array(content: Any) -> np.ndarray:
     dtype, values = content["dtype"], content["values"]
     if not isinstance(dtype, str) or not _DTYPE.fullmatch(dtype):
         raise ModelError(f"an array has the type {dtype!r:.60}")
+    if dtype == _OBJECTS and isinstance(values, list):
+        values = [decode(v) if isinstance(v, dict) else v for v in values]
     if not isinstance(values, list) or any(type(v) not in (bool, int, float, str) for v in values):
         raise ModelError("an array holds something else than numbers and strings")
     if np.dtype(dtype).itemsize > _MAX_WIDTH or np.dtype(dtype).itemsize * len(values) > _MAX_ARRAY:
@@ -138,10 +143,3 @@ def _optimizer(name: str) -> type | None:
     if isinstance(known, type) and issubclass(known, torch.optim.Optimizer):
         return None if known is torch.optim.Optimizer else known
     return None
-
-
-def limits_class() -> type | None:
-    """Return the class of the preparing steps' limits, if there is any."""
-    import skfdan.preprocessing
-
-    return getattr(skfdan.preprocessing, "DecodeLimits", None)

@@ -13,14 +13,21 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from skfdan.classifiers.base import ModalityClassifier
-from skfdan.persistence._known import CELLS, COLUMNS, LEARNED, PIPELINE, WORDS, form, known_classes
+from skfdan.persistence._known import (
+    CELLS,
+    COLUMNS,
+    FLOATS,
+    LEARNED,
+    LOCAL,
+    PIPELINE,
+    WORDS,
+    form,
+    known_classes,
+)
 from skfdan.persistence._network import encode_network
 from skfdan.persistence._state import Tensors, encode_state
 from skfdan.persistence._values import Unstorable, encode
 from skfdan.preprocessing import BackboneEmbedding, FrameEmbedding
-
-#: What belongs to a machine or a session and not to a model.
-_LOCAL = ("cache_dir", "checkpoint_dir", "callbacks")
 
 
 class Writer:
@@ -52,7 +59,7 @@ class Writer:
         return {"class": cls.__name__, "params": params, "state": state, "output": output}
 
     def _param(self, cls: type, name: str, value: Any, path: str) -> Any:
-        if name in _LOCAL:
+        if name in LOCAL:
             return None
         if name == "random_state" and isinstance(
             value, (np.random.RandomState, np.random.Generator)
@@ -95,10 +102,13 @@ class Writer:
             return shape
         if getattr(estimator, "add_indicator", False):
             raise TypeError("SimpleImputer(add_indicator=True) can't be stored.")
-        return shape | {
+        learned = {
             name: encode_state(getattr(estimator, name), f"{prefix}{name}", self.tensors)
             for name in LEARNED[type(estimator)]
         }
+        # An imputer goes by the type that it was fitted on; scalers know none, and need none.
+        dtype = getattr(estimator, "_fit_dtype", np.dtype(float)).newbyteorder("<").str
+        return shape | learned | ({} if dtype == FLOATS else {"dtype": dtype})
 
     def _pipeline(self, pipeline: Pipeline, path: str) -> dict:
         check_is_fitted(pipeline)
@@ -127,7 +137,7 @@ class Writer:
         for name, given, chosen in columns.transformers:
             chosen = fitted[name][1] if callable(chosen) else chosen
             transformers.append(
-                [name, child(name, given), self._param(ColumnTransformer, name, chosen, path)]
+                [name, child(name, given), self._param(ColumnTransformer, "columns", chosen, path)]
             )
         remainder = columns.remainder
         if not isinstance(remainder, str) and "remainder" not in fitted:

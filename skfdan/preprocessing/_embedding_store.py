@@ -6,6 +6,7 @@ import hashlib
 import os
 import threading
 import uuid
+import warnings
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -23,17 +24,27 @@ from .cache import NOT_WRITABLE, FileCache, cache_key
 # torch takes seconds to import, and who decodes files needs none.
 if TYPE_CHECKING:
     import torch
+    from sklearn.base import BaseEstimator
 
     from skfdan.nn.encoders import EncoderMixin
 
 #: Bytes of embeddings that a process keeps for the fits to come.
 STORE_BYTES = 2**30
+#: How often its size a store is asked for before what was not among that counts as out of use.
+_AGE = 4
+#: Classes that have warned, and of what.
+_WARNED: set[tuple[type, str]] = set()
 #: What is computed, with the version of the code.
 _KIND = "embedding/2"
 
 
 class EmbeddingStore:
-    """Arrays by key, of which those used longest ago give way.
+    """Arrays by network and key, of which those give way that the next pass needs least.
+
+    Cells are gone through in the same order again and again. Of more than fit in, that used longest
+    ago is then always what is asked for next, and giving it up would leave nothing to be found. So
+    the network used longest ago gives way first, and of the network in use only what nobody has
+    asked for in long; without such, a new entry is refused.
 
     Parameters
     ----------
@@ -43,31 +54,65 @@ class EmbeddingStore:
 
     def __init__(self, limit: int):
         self.limit = limit
-        self._entries: OrderedDict[str, np.ndarray] = OrderedDict()
-        self._bytes = 0
+        #: How many entries found no place, or lost theirs to others.
+        self.lost = 0
+        # Entries with the bytes that had been asked for when each was last used.
+        self._networks: OrderedDict[str, OrderedDict[str, tuple[int, np.ndarray]]] = OrderedDict()
+        self._bytes = self._asked = 0
         self._lock = threading.Lock()
 
-    def get(self, key: str) -> np.ndarray | None:
+    def __len__(self) -> int:
+        return sum(map(len, self._networks.values()))
+
+    def get(self, network: str, key: str) -> np.ndarray | None:
         """Return an entry, or None."""
         with self._lock:
-            if key in self._entries:
-                self._entries.move_to_end(key)
-            return self._entries.get(key)
+            if key not in self._networks.get(network, ()):
+                return None
+            _, value = self._networks[network].pop(key)
+            self._use(network, key, value)
+            return value
 
-    def put(self, key: str, value: np.ndarray) -> None:
-        """Keep an entry."""
+    def put(self, network: str, key: str, value: np.ndarray) -> None:
+        """Keep an entry, if there is room for it."""
         with self._lock:
-            old = self._entries.pop(key, None)
-            self._bytes += value.nbytes - (0 if old is None else old.nbytes)
-            self._entries[key] = value
-            while self._bytes > self.limit:
-                self._bytes -= self._entries.popitem(last=False)[1].nbytes
+            self._networks.setdefault(network, OrderedDict())
+            self._networks.move_to_end(network)
+            _, old = self._networks[network].pop(key, (0, None))
+            self._bytes -= 0 if old is None else old.nbytes
+            room = value.nbytes <= self.limit
+            while room and self._bytes + value.nbytes > self.limit:
+                room = self._give_up_one(network)
+            if room:
+                self._bytes += value.nbytes
+                self._use(network, key, value)
+            else:
+                self._asked += value.nbytes
+                self.lost += 1
 
     def clear(self) -> None:
         """Forget everything."""
         with self._lock:
-            self._entries.clear()
+            self._networks.clear()
             self._bytes = 0
+
+    def _use(self, network: str, key: str, value: np.ndarray) -> None:
+        self._asked += value.nbytes
+        self._networks[network][key] = self._asked, value
+        self._networks.move_to_end(network)
+
+    def _give_up_one(self, network: str) -> bool:
+        """Take out the entry that is needed least, if that is not one in use."""
+        oldest, entries = next((n, e) for n, e in self._networks.items() if e)
+        key, (used, value) = next(iter(entries.items()))
+        if oldest == network and self._asked - used <= _AGE * self.limit:
+            return False
+        del entries[key]
+        if not entries:
+            del self._networks[oldest]
+        self._bytes -= value.nbytes
+        self.lost += 1
+        return True
 
 
 STORE = EmbeddingStore(STORE_BYTES)
@@ -103,12 +148,16 @@ def embed_distinct(
     """
     import torch
 
+    network = _name(context)
     keys = [cache_key(_KIND, context, cell) for cell in cells]
     found: dict[str, np.ndarray] = {}
+    new: list[str] = []
     for key in dict.fromkeys(keys):
-        value = STORE.get(key)
-        if value is None and cache is not None:
-            value = cache.find(key)[1]
+        value = STORE.get(network, key)
+        if value is None:
+            new.append(key)
+            if cache is not None:
+                value = cache.find(key)[1]
         if value is not None:
             found[key] = value
     first = {key: i for i, key in reversed(list(enumerate(keys))) if key not in found}
@@ -135,9 +184,40 @@ def embed_distinct(
                 if cache is not None:
                     cache.fetch(keys[i], lambda value=value: value)
             missing = missing[len(chosen) :]
-    for key, value in found.items():
-        STORE.put(key, value)
+    for key in new:
+        STORE.put(network, key, found[key])
     return [found[key] for key in keys]
+
+
+def warn_once(owner: object, what: str, message: str, stacklevel: int) -> None:
+    """Warn of something the first time that an object of this class comes upon it."""
+    if (type(owner), what) not in _WARNED:
+        _WARNED.add((type(owner), what))
+        message = f"{type(owner).__name__}: {message}"
+        warnings.warn(message, UserWarning, stacklevel=stacklevel + 1)
+
+
+def warn_of_full_store(owner: BaseEstimator, n_bytes: int, lost: int, stacklevel: int) -> None:
+    """Warn where embeddings of so many bytes can't all be found again.
+
+    ``lost`` is what the store had lost before them.
+    """
+    if n_bytes <= STORE.limit or STORE.lost == lost or owner.cache_dir is not None:
+        return
+    where = "" if "cache_dir" in owner.get_params(deep=False) else " of BackboneEmbedding before it"
+    warn_once(
+        owner,
+        "full",
+        f"the embeddings take {gibibytes(n_bytes)}, and this process keeps "
+        f"{gibibytes(STORE.limit)} of them for the fits to come, each of which computes the others "
+        f"anew. Set cache_dir={where} to keep all in files.",
+        stacklevel + 1,
+    )
+
+
+def gibibytes(n: int) -> str:
+    """Write bytes in GiB."""
+    return f"{n / 2**30:.2g} GiB"
 
 
 def run_backbone(
@@ -170,6 +250,11 @@ def embedding_context(net: EncoderMixin, modality: str, device: str) -> dict[str
         "std": norm.std.flatten().tolist(),
         "device": torch.device(device).type,
     }
+
+
+def _name(context: dict[str, Any]) -> str:
+    """Name the network, and all else that a context holds."""
+    return hashlib.sha256(repr(sorted(context.items())).encode()).hexdigest()[:16]
 
 
 _DIGESTS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
@@ -217,8 +302,7 @@ def one_at_a_time(folder: str | os.PathLike | None, context: dict[str, Any]) -> 
     from filelock import FileLock
 
     folder = Path(folder).expanduser()
-    name = hashlib.sha256(repr(sorted(context.items())).encode()).hexdigest()[:16]
-    lock = FileLock(folder / f".{name}.lock")
+    lock = FileLock(folder / f".{_name(context)}.lock")
     try:
         os.makedirs(folder, exist_ok=True)
         lock.acquire()

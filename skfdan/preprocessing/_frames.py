@@ -11,12 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from ._limits import DEFAULT, DecodeLimits, as_limits
+from ._limits import DecodeLimits, as_limits
 from ._source import FrameNumberError, MediaError, check_source, opened, sniff
 
 __all__ = ["is_picture", "read_frames", "read_image", "sample_indices"]
 
 _PICTURES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+
+# The tag of a TIFF that says whether 0 is black or white.
+_PHOTOMETRIC = 262
 
 # Names of sniff, and what Pillow calls the format. It knows others that run
 # programs (EPS) or are of no use here, and is not asked about them.
@@ -106,6 +109,8 @@ def read_image(path: str | os.PathLike, *, limits: DecodeLimits | None = None) -
                         f"holds {values.dtype} numbers, of which it does not say what is white; "
                         "save it with 8 or 16 bits",
                     )
+                if name == "TIFF" and picture.tag_v2.get(_PHOTOMETRIC) == 0:
+                    values = 65535 - values  # 0 is white, which Pillow sees to in 8 bits only
                 grey = (values >> 8).astype(np.uint8)
                 return np.repeat(grey[..., None], 3, axis=2)
             return np.array(image.convert("RGB"))
@@ -332,7 +337,7 @@ def _decode_forward(
 
 
 def _decode_all(
-    path: str, wanted: set[int], limits: DecodeLimits = DEFAULT
+    path: str, wanted: set[int], limits: DecodeLimits
 ) -> tuple[dict[int, np.ndarray], int]:
     """Decode a whole video, keep the frames of the given numbers, and count."""
     found, count = {}, 0

@@ -17,7 +17,14 @@ from ..utils.progress import progress_bar
 from ..utils.threads import all_threads, one_thread
 from ._base import check_numbers
 from ._column import OneColumn
-from ._embedding_store import embed_distinct, embedding_context, one_at_a_time, run_backbone
+from ._embedding_store import (
+    STORE,
+    embed_distinct,
+    embedding_context,
+    one_at_a_time,
+    run_backbone,
+    warn_of_full_store,
+)
 from ._failures import describe_cell
 from .cache import FileCache
 
@@ -45,8 +52,8 @@ class BackboneEmbedding(OneColumn):
     deviation by which its input is normalised. It is what the classifiers do with
     ``backbone_trainable=False``, as a step of its own.
 
-    No cell is embedded twice: what a backbone made of a cell is kept, in memory and
-    with ``cache_dir`` in files, and found again by every fold and candidate of a
+    No cell is embedded twice: what a backbone made of a cell is kept, in memory (up to 1 GiB a
+    process) and with ``cache_dir`` in files, and found again by every fold and candidate of a
     search, and by the classifiers with ``backbone_trainable=False``, as long as cell,
     weights, input size, precision, statistics and kind of device are the same, and of a
     network of your own its code and attributes.
@@ -304,7 +311,7 @@ class BackboneEmbedding(OneColumn):
         context = embedding_context(self.encoder_, _CELLS, device)
         cache = None if self.cache_dir is None else FileCache(self.cache_dir)
         chunks = [images[i : i + _CHUNK] for i in range(0, len(images), _CHUNK)]
-        vectors = []
+        vectors, lost = [], STORE.lost
         with one_at_a_time(self.cache_dir, context):
             for chunk in progress_bar(
                 chunks,
@@ -320,6 +327,7 @@ class BackboneEmbedding(OneColumn):
                     cache,
                     self.batch_size,
                 )
+        warn_of_full_store(self, sum(v.nbytes for v in vectors), lost, stacklevel=4)
         return vectors
 
     def _compute(self, images: list[np.ndarray], chosen: np.ndarray, device: str) -> np.ndarray:

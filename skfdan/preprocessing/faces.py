@@ -346,7 +346,7 @@ class FaceFrames(CellTransformer):
             parameters["detector"] = _detector_identity(self.detector)
         return Recipe("FaceFrames/2", parameters, self._crops, self._judge)
 
-    def _judge(self, crops: np.ndarray | None, cell: Any, draw: None) -> np.ndarray | None:
+    def _judge(self, crops: np.ndarray | None, cell: Any, draw: float | None) -> np.ndarray | None:
         if crops is None and self.on_no_face == "raise":
             raise MediaError(
                 describe_cell(cell),

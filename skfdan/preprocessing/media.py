@@ -100,12 +100,14 @@ def _decode_sndfile(path: str, header: str, limits: DecodeLimits) -> tuple[np.nd
             return None  # a stream; FFmpeg counts as it goes
         # No more is ever read than the header says, so one check will do.
         limits._check_sound(path, file.frames, file.samplerate, file.channels)
+        # Told how many, soundfile also reads codecs that it cannot seek in, such as GSM.
+        how = {"frames": file.frames, "always_2d": True}
         try:
             if file.subtype == "PCM_16":
                 # The same numbers, for a third of the time that libsndfile takes for floats.
-                whole = file.read(dtype="int16", always_2d=True)
+                whole = file.read(dtype="int16", **how)
                 return np.multiply(whole, np.float32(2.0**-15), dtype=np.float32), file.samplerate
-            return file.read(dtype="float32", always_2d=True), file.samplerate
+            return file.read(dtype="float32", **how), file.samplerate
         except soundfile.LibsndfileError as error:
             raise MediaError(
                 path,

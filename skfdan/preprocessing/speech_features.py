@@ -308,7 +308,7 @@ class SpeechFeatures(AudioTransformer):
             samples, draw=draw if self.crop == "random" else None, length=length
         )
 
-    def _plain(self, samples: np.ndarray, cell: Any, draw: None) -> np.ndarray:
+    def _plain(self, samples: np.ndarray, cell: Any, draw: float | None) -> np.ndarray:
         return self._features(self._fit_length(samples))
 
     def _augmented(self, samples: np.ndarray, cell: Any, draw: float) -> np.ndarray:

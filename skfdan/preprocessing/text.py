@@ -12,7 +12,7 @@ from ..table import SKIP
 from ..utils.progress import progress_bar
 from ._base import check_numbers
 from ._column import OneColumn
-from ._embedding_store import embed_distinct, one_at_a_time
+from ._embedding_store import STORE, embed_distinct, one_at_a_time, warn_of_full_store
 from ._failures import describe_cell
 from ._networks import (
     Network,
@@ -223,7 +223,7 @@ class TextEmbedding(OneColumn):
             context["layer"] = self.layer
         cache = None if self.cache_dir is None else FileCache(self.cache_dir)
         chunks = [tokens[i : i + _CHUNK] for i in range(0, len(tokens), _CHUNK)]
-        values = []
+        values, lost = [], STORE.lost
         with one_at_a_time(self.cache_dir, context):
             for chunk in progress_bar(
                 chunks, total=len(chunks), desc=name, unit="chunk", verbose=self.verbose
@@ -237,6 +237,7 @@ class TextEmbedding(OneColumn):
                     cache,
                     self.batch_size,
                 )
+        warn_of_full_store(self, sum(v.nbytes for v in values), lost, stacklevel=4)
         return values
 
     def _tokens(self, tools: tuple, texts: list[str], rows: list[int]) -> list[np.ndarray]:

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["ArchiveError", "read_archive", "replacing", "write_archive"]
+__all__ = ["ArchiveError", "archive_digest", "read_archive", "replacing", "write_archive"]
 
 
 class ArchiveError(ValueError):
@@ -86,7 +86,7 @@ def write_archive(
     Returns
     -------
     str
-        SHA-256 of names, types, shapes and bytes of the tensors and of the facts.
+        What :func:`archive_digest` says.
 
     Examples
     --------
@@ -110,6 +110,31 @@ def write_archive(
             number = _errno(error)
             raise OSError(number, os.strerror(number), str(path)) from error
     return digest
+
+
+def archive_digest(tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> str:
+    """Return what tells the content of one archive from that of another.
+
+    Parameters
+    ----------
+    tensors : mapping of str to Tensor
+        Tensors, on any device.
+    facts : mapping
+        What JSON can hold.
+
+    Returns
+    -------
+    str
+        SHA-256 of names, types, shapes and bytes of the tensors and of the facts.
+
+    Examples
+    --------
+    >>> ones = archive_digest({"w": torch.ones(2)}, {})
+    >>> ones == archive_digest({"w": torch.zeros(2)}, {})
+    False
+    """
+    held = {name: t.detach().cpu() for name, t in tensors.items()}
+    return _digest(held, json.dumps(facts, sort_keys=True))
 
 
 def read_archive(path: str | os.PathLike) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

@@ -7,6 +7,7 @@ import asyncio
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from skfdan.nn.fdan import FUSED
 from skfdan.preprocessing._workers import _end_all
 from skfdan.web import _page
 from skfdan.web._clips import Clips, with_own_clips_only
@@ -124,7 +125,7 @@ def _blocks(gradio, reader: ClipReader, clips: Clips, local: bool):
         return take
 
     choices = reader.choices
-    known = {"audio", "visual"} if "fused" in choices else set(choices)
+    known = {"audio", "visual"} if FUSED in choices else set(choices)
     with gradio.Blocks(title="skfdan demo", analytics_enabled=False) as blocks:
         gradio.HTML(_page.header(reader, local=local), apply_default_css=False)
         latest = gradio.State(None)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from html import escape
 
+from skfdan.nn.fdan import FUSED
 from skfdan.web._pictures import picture_of_crop, picture_of_sound
 from skfdan.web._reader import Clip, ClipReader, Faces, Sound
 
 __all__ = ["CHOICES", "EMPTY", "answer", "header"]
 
 #: What a model may go by, and what it went by.
-CHOICES = {"audio": "Voice", "visual": "Face", "fused": "Both"}
-_USED = {"audio": "voice only", "visual": "face only", "fused": "voice and face"}
+CHOICES = {"audio": "Voice", "visual": "Face", FUSED: "Both"}
+_USED = {"audio": "voice only", "visual": "face only", FUSED: "voice and face"}
 
 EMPTY = '<div class="skf-empty">Record or drop a clip: the answer appears here.</div>'
 
@@ -45,7 +46,7 @@ def answer(clip: Clip) -> str:
 
 
 def _emotions(clip: Clip) -> str:
-    modality = clip.used[0] if len(clip.used) == 1 else "fused"
+    modality = clip.used[0] if len(clip.used) == 1 else FUSED
     best = escape(next(iter(clip.probabilities)))
     used = _USED[modality]
     rows = "".join(

@@ -13,6 +13,7 @@ import numpy as np
 from sklearn.base import clone
 
 from skfdan.cli._predictor import Answer, Predictor
+from skfdan.cli._shared import NOUNS
 from skfdan.preprocessing import FaceFrames, MelSpectrogram
 from skfdan.preprocessing._source import MediaError
 from skfdan.preprocessing._workers import Isolated
@@ -213,11 +214,10 @@ def _crops(path: str, sees: FaceFrames, on_no_face: str) -> np.ndarray | None:
 
 def _left_out(answer: Answer, wanted: tuple[str, ...]) -> list[str]:
     """Say why the model went by less than it was to."""
-    nouns = {"audio": "voice", "visual": "face"}
     return [
-        f"The {nouns[m]} was left out: {answer.left_out[m]}."
+        f"The {NOUNS[m]} was left out: {answer.left_out[m]}."
         if m in answer.left_out
-        else f"The file has no {nouns[m]}; the model goes by the {nouns[answer.used[0]]} alone."
+        else f"The file has no {NOUNS[m]}; the model goes by the {NOUNS[answer.used[0]]} alone."
         for m in wanted
         if m not in answer.used
     ]

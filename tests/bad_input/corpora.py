@@ -45,6 +45,13 @@ def _pointer(c: Case):
     load_crema_d(c.tmp / "corpus")
 
 
+def _actor_twice(c: Case):
+    c.written("corpus/1001_DFA_ANG_XX.wav", b"x")
+    people = "ActorID,Age,Sex\n1001,51,Male\n1001,51,Male\n"
+    c.written("corpus/VideoDemographics.csv", people)
+    load_crema_d(c.tmp / "corpus")
+
+
 def _fer_pixels(c: Case):
     load_fer2013(c.written("fer2013.csv", "emotion,pixels,Usage\n0,1 2 3,Training\n"))
 
@@ -176,6 +183,7 @@ CASES = {
     "`load_crema_d` of a folder without its files": lambda c: load_crema_d(_corpus(c)),
     "`load_crema_d` of a checkout without its Git LFS files": _pointer,
     "`load_crema_d` of a clone whose files were not fetched": _unfetched,
+    "`load_crema_d` with an actor twice in `VideoDemographics.csv`": _actor_twice,
     "`load_fer2013` of a folder without its file": lambda c: load_fer2013(_corpus(c)),
     "`load_fer2013` of another file": lambda c: load_fer2013(c.written("faces.zip", b"PK")),
     "`load_fer2013` of a picture with too few pixels": _fer_pixels,

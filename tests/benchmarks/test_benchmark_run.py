@@ -143,6 +143,29 @@ def test_difference_is_paired_by_fold_and_seed(corpora, tmp_path):
     assert float(row["disjoint UAR gain mean"]) == pytest.approx(np.mean(gains), abs=1e-3)
     assert float(row["disjoint UAR gain sd"]) == pytest.approx(np.std(gains), abs=1e-3)
 
+    def gain_without(method, *lost):
+        for key, cell in cells_of(tmp_path).items():
+            if cell["method"] == method and (cell["cell"]["fold"], cell["cell"]["seed"]) in lost:
+                (tmp_path / "cells" / f"{key}.json").unlink()
+        arguments = ("--estimators", *names, "--seeds", "2", "--epochs", "3", "--report-only")
+        assert run.main(command(corpora, tmp_path, *arguments, table="questions")) == 0
+        rows = table_of(tmp_path, "questions")
+        return {name: (row["disjoint UAR gain mean"], row["notes"]) for name, row in rows.items()}
+
+    # What is not finished takes nothing from the pairs that are.
+    mean, notes = gain_without("voices", (0, 1))["FDAN, bank"]
+    left = [100 * (uar["FDAN", *key] - uar["voices", *key]) for key in runs if key != (0, 1)]
+    assert float(mean) == pytest.approx(np.mean(left), abs=1e-3)
+    assert "disjoint: difference over 3 of 4 pairs" in notes
+    found = gain_without("voices", (0, 0))
+    assert float(found["FDAN, bank"][0]) == pytest.approx(np.mean(left[1:]), abs=1e-3)
+    mean, notes = found["logistic regression"]
+    assert float(mean) == pytest.approx(gains[1], abs=1e-3)
+    assert "disjoint: difference over 1 of 2 pairs" in notes
+    mean, notes = gain_without("FDAN", (1, 0), (1, 1))["FDAN, bank"]
+    assert mean == ""
+    assert "disjoint: difference over 0 of 4 pairs" in notes
+
 
 def test_splits_are_kept_and_nothing_tested_trains(corpora, tmp_path):
     assert run.main(command(corpora, tmp_path, "--estimators", "FDAN1")) == 0
@@ -160,6 +183,54 @@ def test_splits_are_kept_and_nothing_tested_trains(corpora, tmp_path):
         faces = [ids[i] for i in train if ids[i].startswith("visual/")]
         # Three frames of every clip of the training speakers.
         assert len(faces) == cell["n_faces"] == 3 * cell["n_voices"] == 36
+
+
+def test_other_folds_in_the_same_folder(corpora, tmp_path):
+    arguments = command(
+        corpora, tmp_path, "--estimators", "logistic regression", table="1", protocol="both"
+    )
+    for folds in ("2", "4", "2"):
+        assert run.main([*arguments, "--folds", folds]) == 0
+    folder = tmp_path / "splits"
+    sizes = {p.stem: len(json.loads(p.read_text())["folds"]) for p in folder.iterdir()}
+    [other] = sizes.keys() - {"paper", "disjoint"} - {n for n in sizes if n.startswith("paper-")}
+    assert sizes["disjoint"] == sizes["paper"] == 2
+    assert sizes[other] == 4
+    with open(tmp_path / "results.csv", newline="", encoding="utf-8") as file:
+        results = list(csv.DictReader(file))
+    written = [r["splits"] for r in results if r["protocol"] == "disjoint"]
+    assert sorted(written) == ["disjoint"] * 2 + [other] * 4
+    # The first two of four draws are those of two.
+    shared = [r["splits"] for r in results if r["protocol"] == "paper"]
+    assert sorted("+" in names for names in shared) == [False, False, True, True]
+
+
+def test_cells_tell_where_they_come_from(corpora, tmp_path):
+    arguments = command(corpora, tmp_path, "--estimators", "logistic regression", table="1")
+    assert run.main(arguments) == 0
+    text = (tmp_path / "table_1.md").read_text(encoding="utf-8")
+    first, second = cells_of(tmp_path).items()
+    sources = first[1]["versions"]["sources"]
+    assert len(sources) == 12
+    assert f"sources {sources}" in text
+    assert first[1]["machine"] in text
+    assert "not of one origin" not in text
+    # A cell of before knows no hash of the sources, and counts as of others.
+    del second[1]["versions"]["sources"]
+    (tmp_path / "cells" / f"{second[0]}.json").write_text(json.dumps(second[1]))
+    assert run.main(arguments) == 0
+    text = (tmp_path / "table_1.md").read_text(encoding="utf-8")
+    assert "not of one origin (machines: 1, states of skfdan and its libraries: 2" in text
+
+
+def test_a_machine_is_more_than_its_name():
+    import torch
+    from _cells import machine
+
+    capability = torch.backends.cpu.get_cpu_capability()
+    assert capability in machine()
+    if "cpu family" in (info.read_text() if (info := Path("/proc/cpuinfo")).exists() else ""):
+        assert "cpu family" in machine()
 
 
 def test_interrupted_run_goes_on(corpora, tmp_path, fits, capsys):
@@ -259,6 +330,66 @@ def test_other_contents_of_files_make_other_cells(corpora, tmp_path):
         found.append((corpus.fingerprint(np.array([True])), contents["contents"]["estimator"]))
     assert found[0][0] != found[1][0]
     assert found[0][1]["weights"] != found[1][1]["weights"]
+
+
+def test_what_is_peculiar_about_folds(tmp_path):
+    from _corpora import Corpus
+    from _plan import Split
+
+    for name, content in (("a", b"one"), ("b", b"two"), ("c", b"one"), ("d", b"three")):
+        (tmp_path / name).write_bytes(content)
+    audio = [None, None, *(str(tmp_path / name) for name in "abcd")]
+    corpus = Corpus(
+        "savee",
+        make_table(visual=[np.zeros((3, 2, 2), np.uint8)] * 2 + [None] * 4, audio=audio),
+        y=np.array(["fear", "joy", "fear", "joy", "fear", "anger"]),
+        groups=np.array(["DC", "JE", "DC", "DC", "JE", "JE"]),
+        ids=np.array([f"row {i}" for i in range(6)]),
+        origin=np.array(["own", "own", *["audio"] * 4]),
+        parts=np.array([""] * 6),
+    )
+    halves = np.array([2, 3]), np.array([4, 5])
+    disjoint = [
+        Split("disjoint", 0, np.append(1, halves[1]), halves[0]),
+        Split("disjoint", 1, np.append(0, halves[0]), halves[1]),
+    ]
+    assert run._fold_notes(
+        corpus, [Split("paper", 0, np.array([0, 1, 4]), np.array([2, 3, 5]))]
+    ) == [
+        "Recordings that several voices hold, byte by byte: 1. A twin of a test voice trains in 1 "
+        "of 1 folds of protocol paper."
+    ]
+    notes = run._fold_notes(corpus, disjoint)
+    assert notes[:3] == [
+        "Protocol disjoint, fold 0: no voice of anger is tested, so its scores are over 2 of 3 "
+        "emotions.",
+        "Protocol disjoint, fold 1: no voice of joy is tested, so its scores are over 2 of 3 "
+        "emotions.",
+        "Protocol disjoint: of 2 faces of SAVEE, 1, 1 train in the folds.",
+    ]
+    assert "2 of 2 folds of protocol disjoint" in notes[3]
+
+
+def test_people_of_other_corpora_are_others(tmp_path):
+    import _corpora
+    from PIL import Image
+
+    for name in "ab":
+        Image.new("RGB", (32, 32)).save(tmp_path / f"{name}.png")
+        (tmp_path / f"{name}.wav").touch()
+    faces, voices = tmp_path / "faces.csv", tmp_path / "voices.csv"
+    faces.write_text("visual,emotion,speaker\na.png,joy,DC\nb.png,fear,DC\n")
+    voices.write_text("audio,emotion,speaker\na.wav,joy,DC\nb.wav,fear,JE\n")
+    source = _corpora.Source("folder", str(voices), (("folder", str(faces)),), face_size=16)
+    corpus = _corpora.load(source)
+    assert set(corpus.groups[corpus.heard]) == {"DC", "JE"}
+    assert set(corpus.groups[~corpus.heard]) == {"folder:DC"}
+    assert _corpora._same_people("folder", str(voices), source)
+    assert _corpora._same_people("savee", "faces", _corpora.Source("savee", "voices"))
+    # Without a name in common, groups are as they were: cells are named by them.
+    faces.write_text(faces.read_text().replace("DC", "KL"))
+    corpus = _corpora.load(source._replace(face_size=17))
+    assert set(corpus.groups[~corpus.heard]) == {"KL"}
 
 
 def test_unknown_speakers_are_not_said_to_be_kept_apart(corpora, tmp_path, capsys):
@@ -404,6 +535,57 @@ def test_folder_of_another_corpus(corpora, tmp_path, capsys):
     assert run.main(command(corpora, tmp_path, *arguments, table="1")) == 0
     assert run.main(command(corpora, tmp_path, *arguments, corpus="meld", table="1")) == 2
     assert "holds results on savee, not on meld" in capsys.readouterr().err
+
+
+def test_a_predicted_emotion_that_no_test_voice_has():
+    from _figures import _matrix
+
+    records = [{"y_true": ["fear", "joy"], "y_pred": {"": ["anger", "joy"]}}] * 2
+    rows, columns, matrix = _matrix(records, "")
+    assert (rows, columns) == (["fear", "joy"], ["anger", "fear", "joy"])
+    assert matrix.tolist() == [[2, 0, 0], [0, 0, 2]]
+
+
+def test_figure_of_confusions(tmp_path, monkeypatch):
+    from types import SimpleNamespace
+
+    import _figures
+    from matplotlib.axes import Axes
+
+    titles = []
+    monkeypatch.setattr(Axes, "set_title", lambda self, text, **_: titles.append(text))
+    # The mean over the runs would be 91.7 %.
+    predicted = [["joy"], ["joy", "joy", "fear", "fear"]]
+    true = [["joy"], ["joy", "joy", "joy", "fear"]]
+    records = [{"y_true": t, "y_pred": {"": p}} for t, p in zip(true, predicted, strict=True)]
+    monkeypatch.setattr(_figures, "read_cell", lambda cell, out: records[cell])
+    line = SimpleNamespace(cells={"paper": [0, 1]}, row=SimpleNamespace(variant=""), name="FDAN")
+    assert _figures.confusion(line, ["paper"], "SAVEE", tmp_path / "a.png", tmp_path)
+    assert titles == ["paper protocol, UAR 87.5 % of 2 runs pooled"]
+
+
+def test_figure_of_features_draws_every_class(tmp_path, monkeypatch):
+    from types import SimpleNamespace
+
+    import _figures
+    from matplotlib.axes import Axes
+
+    drawn = []
+    scatter = Axes.scatter
+
+    def counted(self, x, *more, **options):
+        drawn.append((len(x), options.get("c", options.get("edgecolors")), options["marker"]))
+        return scatter(self, x, *more, **options)
+
+    monkeypatch.setattr(Axes, "scatter", counted)
+    y = np.repeat([f"e{i:02d}" for i in range(11)], 2)
+    z = np.random.default_rng(0).normal(size=(22, 3))
+    np.savez(tmp_path / "cell.npz", audio=z, visual=z, y_audio=y, y_visual=y)
+    cell = SimpleNamespace(path=lambda out: out / "cell.json")
+    line = SimpleNamespace(cells={"paper": [cell]}, name="FDAN")
+    assert _figures.features(line, ["paper"], "SAVEE", tmp_path / "a.png", tmp_path)
+    assert sum(n for n, *_ in drawn) == 44
+    assert len({tuple(look) for _, *look in drawn}) == 22
 
 
 def test_defaults_are_those_of_the_estimator():

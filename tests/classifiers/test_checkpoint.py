@@ -35,9 +35,11 @@ from skfdan.classifiers import (
     MISAClassifier,
     TFMixClassifier,
     TorchvisionClassifier,
+    _checkpoint,
 )
 from skfdan.preprocessing import MelSpectrogram
 from skfdan.table import as_cells
+from skfdan.utils.archive import read_archive, write_archive
 
 FILE = "checkpoint.safetensors"
 
@@ -157,6 +159,12 @@ CASES = {
         {"groups": True},
     ),
     "frozen": (lambda: _fdan(class_weight="balanced", backbone_trainable=False), {}),
+    "partly frozen": (
+        lambda: _fdan(
+            backbone_trainable="block3", early_stopping=True, validation_fraction=0.3, lr=0.003
+        ),
+        {"groups": True},
+    ),
     "torchvision": (
         lambda: TorchvisionClassifier(
             arch="cnn", weights=None, input_size=8, predict_modality="fused", **SEQUENCES
@@ -864,6 +872,89 @@ def test_a_damaged_file_is_refused_and_left_alone(tmp_path):
     file.unlink()
     assert_same_fit(clone(clf).fit(X, y), clf)
     assert file.exists()
+
+
+def test_what_is_frozen_is_written_once(tmp_path, monkeypatch):
+    (X, y), groups = _data({"groups": True})
+    written, states = [], []
+    write, save = _checkpoint.write_archive, _checkpoint.Checkpoint.save
+
+    def noted(path, *args):
+        written.append(path.name)
+        return write(path, *args)
+
+    def noted_save(self, net, batches, schedule, progress):
+        states.append(progress.best_state)
+        save(self, net, batches, schedule, progress)
+
+    monkeypatch.setattr(_checkpoint, "write_archive", noted)
+    monkeypatch.setattr(_checkpoint.Checkpoint, "save", noted_save)
+    network = {"backbone_trainable": False, "early_stopping": True, "validation_fraction": 0.3}
+    clf = _fdan(**network, checkpoint_dir=tmp_path, callbacks=[Watch(3)])
+    with pytest.raises(Interrupted):
+        clf.fit(X, y, **groups)
+    (frozen,) = tmp_path.glob("checkpoint.frozen-*.safetensors")
+    (tmp_path / "checkpoint.frozen-0123.safetensors").write_bytes(b"of a fit that was killed")
+    _fdan(**network, checkpoint_dir=tmp_path).fit(X, y, **groups)
+    assert written == [frozen.name, *[FILE] * 5]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", frozen.name, FILE]
+    tensors, _ = read_archive(tmp_path / FILE)
+    assert not [name for name in tensors if "backbones" in name]
+    assert not [name for name in states[-1] if "backbones" in name]
+    (X, y), _ = _data({})
+    _fdan(max_epochs=1, checkpoint_dir=tmp_path / "trained").fit(X, y)
+    assert sorted(p.name for p in (tmp_path / "trained").iterdir()) == [".lock", FILE]
+
+
+def test_what_is_frozen_must_be_what_it_was(tmp_path):
+    (X, y), _ = _data({})
+    clf = _fdan(max_epochs=1, backbone_trainable=False, checkpoint_dir=tmp_path).fit(X, y)
+    (file,) = tmp_path.glob("checkpoint.frozen-*")
+    content = file.read_bytes()
+    tensors, _ = read_archive(file)
+    changes = [
+        lambda: file.write_bytes(content[:-1] + bytes([content[-1] ^ 1])),
+        lambda: write_archive(file, {k: 2 * t for k, t in tensors.items()}, {}),
+        lambda: file.unlink(),
+    ]
+    for change in changes:
+        change()
+        with pytest.raises(ValueError, match="Delete both to train from the start") as caught:
+            clone(clf).fit(X, y)
+        assert str(file) in str(caught.value)
+        assert str(tmp_path / FILE) in str(caught.value)
+    (tmp_path / FILE).unlink()
+    file.write_bytes(content[:-1])
+    clone(clf).fit(X, y)  # anew, which does not take what is there for sound
+    assert file.read_bytes() == content
+    watch = Watch()
+    assert_same_fit(clone(clf).set_params(callbacks=[watch]).fit(X, y), clf)
+    assert watch.epochs == 0
+
+
+def test_one_file_with_all_in_it_as_before(tmp_path):
+    arguments, keywords = _data({"groups": True})
+
+    def make(**more):
+        frozen = {"backbone_trainable": False, "early_stopping": True, "validation_fraction": 0.3}
+        return _fdan(**frozen, **more)
+
+    with pytest.raises(Interrupted):
+        make(checkpoint_dir=tmp_path, callbacks=[Watch(3)]).fit(*arguments, **keywords)
+    (file,) = tmp_path.glob("checkpoint.frozen-*")
+    tensors, facts = read_archive(tmp_path / FILE)
+    frozen, _ = read_archive(file)
+    best = {k.replace("module.", "best.", 1): t for k, t in frozen.items()}
+    del facts["frozen"]
+    write_archive(tmp_path / FILE, tensors | frozen | best, facts | {"schema": 1})
+    file.unlink()
+    watch = Watch()
+    clf = make(checkpoint_dir=tmp_path, callbacks=[watch]).fit(*arguments, **keywords)
+    assert watch.epochs == 3
+    assert_same_fit(clf, make().fit(*arguments, **keywords))
+    write_archive(tmp_path / FILE, tensors, facts | {"schema": 3})
+    with pytest.raises(ValueError, match=r"has the schema 3, and .* knows 1 and 2\. Train on with"):
+        make(checkpoint_dir=tmp_path).fit(*arguments, **keywords)
 
 
 def test_a_refused_fit_leaves_no_half_fitted_classifier(tmp_path):

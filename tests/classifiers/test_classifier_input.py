@@ -1,4 +1,5 @@
 import copy
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -174,6 +175,21 @@ def test_flat_matrix_column_specs():
     for clf in (by_name, by_index):
         np.testing.assert_array_equal(clf.fit(frame, y).predict_proba(frame), expected)
     assert by_slice._specs["visual"].n_features == 2
+
+
+def test_vectors_are_not_copied_where_a_slice_names_them():
+    X = np.random.default_rng(0).normal(size=(30_000, 40)).astype(np.float32)
+    clf = FDANClassifier(visual=slice(0, 10), audio=slice(-1, 9, -1))
+    tracemalloc.start()
+    samples = clf._matrix_samples(X, "audio")
+    spec = samples["audio"].spec()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_array_equal(samples["visual"].cells, X[:, :10])
+    np.testing.assert_array_equal(samples["audio"].cells, X[:, :9:-1])
+    np.testing.assert_array_equal(spec.mean, X[:, :9:-1].mean(0, dtype=np.float64))
+    assert peak < 1.5 * X.nbytes
+    assert np.shares_memory(samples["visual"].cells, X)
 
 
 # ---------------------------------------------------------------------- bad input
@@ -418,3 +434,37 @@ def test_modalities_that_are_set_after_the_fit_are_of_the_next(tmp_path):
         fit.set_params(modalities=("audio",))
         np.testing.assert_array_equal(fit.predict_proba(table), expected)
         assert set(fit.fit(table, y)._specs) == {"audio"}
+
+
+def test_turned_channels_of_one_channel_images():
+    rng = np.random.default_rng(0)
+    faces = [rng.integers(0, 255, (1, 16 + i % 2, 16), dtype=np.uint8) for i in range(8)]
+    few = QUICK | {"max_epochs": 1, "backbone": "cnn", "weights": None, "input_size": 16}
+    clf = FDANClassifier(**few | {"predict_modality": "visual"})
+    proba = []
+    for cells in (faces, [face[::-1] for face in faces]):
+        table = make_table(visual=cells)
+        proba.append(clf.fit(table, ["joy", "fear"] * 4).predict_proba(table))
+    np.testing.assert_array_equal(*proba)
+
+
+class PolarsColumn:
+    """What of a column of polars counts here: its types are none of NumPy's."""
+
+    dtype, ndim = "Object", 1
+
+    def __init__(self, cells):
+        self.cells = cells
+        self.shape = (len(cells),)
+
+    def __iter__(self):
+        return iter(self.cells)
+
+    def to_numpy(self):
+        return as_cells(self.cells)
+
+
+def test_a_column_of_another_library(clips, fitted):
+    voices = list(clips[1][:6])
+    proba = fitted.predict_proba(PolarsColumn(voices))
+    np.testing.assert_array_equal(proba, fitted.predict_proba(voices))

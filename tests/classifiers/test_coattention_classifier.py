@@ -116,3 +116,16 @@ def test_parameters_are_refused(params, message, clips):
     cells, y = clips
     with pytest.raises(ValueError, match=message):
         CoAttentionClassifier(**FEW | params).fit(make_table(**cells), y)
+
+
+def test_a_turned_sequence_of_one_step(clips):
+    """NumPy calls it contiguous, and torch refuses it."""
+    cells, y = clips
+    straight = [c[:1] if i == 3 else c for i, c in enumerate(cells["audio"][:20])]
+    turned = [c[::-1] if len(c) == 1 else c for c in straight]
+    assert turned[3].strides[0] < 0
+    proba = []
+    for audio in (straight, turned):
+        table = make_table(audio=audio, text=cells["text"][:20])
+        proba.append(CoAttentionClassifier(**FEW).fit(table, y[:20]).predict_proba(table))
+    np.testing.assert_array_equal(*proba)

@@ -8,9 +8,10 @@ from classifiers.small_clips import QUICK, make_clips
 from skfdan import AudioHoldout, FDANClassifier, make_table, stack_modalities
 from skfdan.classifiers import MISAClassifier, _embedding
 from skfdan.classifiers._embedding import EmbeddingMixin
-from skfdan.classifiers._samples import array_samples
+from skfdan.classifiers._paths import PathCells
+from skfdan.classifiers._samples import ModalitySamples, array_samples
 from skfdan.nn import make_backbone
-from skfdan.preprocessing import FaceFrames, MelSpectrogram
+from skfdan.preprocessing import FaceFrames, MelSpectrogram, _embedding_store
 from skfdan.preprocessing._embedding_store import STORE, EmbeddingStore
 
 FROZEN = QUICK | {"backbone_trainable": False, "max_epochs": 4, "dropout": 0.2}
@@ -38,6 +39,7 @@ class Seen:
 @pytest.fixture(autouse=True)
 def _nothing_is_known():
     STORE.clear()
+    _embedding_store._WARNED.clear()
 
 
 def step_by_step(monkeypatch):
@@ -204,12 +206,84 @@ def test_a_damaged_entry_is_computed_anew(tmp_path):
 
 
 def test_embeddings_beyond_the_bound_are_not_kept(monkeypatch):
+    """What is too much is known after the first part; no more of it is computed."""
     X_vis, X_aud, y = make_clips(16)
     expected = FDANClassifier(**FROZEN).fit(X_vis, X_aud, y).predict_proba(X_aud)
     STORE.clear()
-    monkeypatch.setattr(_embedding, "CALL_BYTES", 100)
-    found = FDANClassifier(**FROZEN).fit(X_vis, X_aud, y).predict_proba(X_aud)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    monkeypatch.setattr(_embedding, "CHUNK", 4)
+    monkeypatch.setattr(_embedding, "CALL_BYTES", 16 * 512 - 1)
+    computed = []
+    original = EmbeddingMixin._compute_embeddings
+    monkeypatch.setattr(
+        EmbeddingMixin,
+        "_compute_embeddings",
+        lambda self, m, s, chosen: computed.append(len(chosen)) or original(self, m, s, chosen),
+    )
+    with pytest.warns(UserWarning, match=r"visual cells would take .* runs in every step") as told:
+        clf = FDANClassifier(**FROZEN).fit(X_vis, X_aud, y)
+    assert [w.filename for w in told] == [__file__]
+    assert computed == [4, 4]
+    np.testing.assert_allclose(clf.predict_proba(X_aud), expected, atol=1e-5)
+    FDANClassifier(**FROZEN).fit(X_vis, X_aud, y)  # which warns no more
+
+
+class Frames:
+    """A decoder of invented files, each of as many frames as its number says."""
+
+    def __init__(self, n_frames):
+        self.n_frames = n_frames
+
+    def decode(self, paths, rows):
+        sizes = [(self.n_frames[row], 3, 16, 16) for row in rows]
+        made = zip(rows, sizes, strict=True)
+        return [np.random.default_rng(r).integers(0, 99, s, np.uint8) for r, s in made], ()
+
+
+@pytest.mark.parametrize("n_frames", [[3] * 10, [1, 1, 1, 1, 2, 2, 5, 6, 7, 4], [9, 8, *[1] * 8]])
+def test_files_of_several_frames_in_several_parts(n_frames, clips, monkeypatch):
+    clf = FDANClassifier(**FROZEN | {"max_epochs": 1}).fit(*clips)
+    rows = np.arange(10)
+    files = np.array([f"{i}.mp4" for i in rows])
+    cells = PathCells(files, rows, Frames(np.array(n_frames)), lambda cell, row: cell)
+    samples = ModalitySamples(cells, rows)
+    whole = clf._embedded_modality("visual", samples, 0)
+    monkeypatch.setattr(_embedding, "CHUNK", 2)
+    parts = clf._embedded_modality("visual", samples, 0)
+    assert parts.rows.tolist() == whole.rows.tolist() == np.repeat(rows, n_frames).tolist()
+    np.testing.assert_array_equal(parts.files, files[parts.rows])
+    for i, n in enumerate(n_frames):
+        alone = clf._embedded_modality("visual", samples.select(np.array([i])), 0)
+        np.testing.assert_array_equal(parts.cells[parts.rows == i], alone.cells)
+        assert len(alone) == n
+    # As many frames a file as so far are to be expected.
+    monkeypatch.setattr(_embedding, "CALL_BYTES", 5 * sum(n_frames[:2]) * 512 - 1)
+    assert clf._embedded_modality("visual", samples, 0) is samples
+
+
+def test_a_store_that_is_too_small_serves_what_it_holds(monkeypatch):
+    X, _, y = make_clips(40)
+    monkeypatch.setattr(STORE, "limit", 36 * 512)
+    seen = Seen()
+    parameters = FROZEN | {"backbone": seen, "max_epochs": 1, "predict_modality": "visual"}
+    with pytest.warns(UserWarning, match=r"FDANClassifier: the .* Set cache_dir= to keep") as told:
+        FDANClassifier(**parameters).fit(X, y)
+    assert [w.filename for w in told] == [__file__]
+    counts = []
+    for _ in range(3):
+        seen.images = 0
+        FDANClassifier(**parameters).fit(X, y)
+        counts.append(seen.images)
+    assert counts == [4, 4, 4]
+
+
+def test_files_keep_what_the_store_cannot(monkeypatch, tmp_path):
+    X, _, y = make_clips(20)
+    monkeypatch.setattr(STORE, "limit", 10 * 512)
+    seen = Seen()
+    parameters = {"backbone": seen, "predict_modality": "visual", "cache_dir": tmp_path}
+    for _ in range(2):
+        FDANClassifier(**FROZEN | parameters | {"max_epochs": 1}).fit(X, y)  # without a warning
+    assert seen.images == 20
 
 
 def test_maps_of_several_sizes_are_refused_as_the_cells_are():
@@ -266,16 +340,43 @@ def test_training_in_bfloat16_learns_too():
     assert clf.score(make_clips(40, seed=1)[1], y) > 0.9
 
 
-def test_the_store_forgets_what_was_used_longest_ago():
-    store = EmbeddingStore(limit=3 * 80)
-    for name in "abc":
-        store.put(name, np.zeros(10))
-    store.get("a")
-    store.put("d", np.ones(10))
-    assert store.get("b") is None
-    assert store.get("a") is not None
-    store.put("d", np.zeros(20))
-    assert [store.get(n) is not None for n in "acd"] == [True, False, True]
+def ask(store, network, names):
+    """Go through cells once, and return those that are found."""
+    found = [name for name in names if store.get(network, name) is not None]
+    for name in names:
+        if name not in found:
+            store.put(network, name, np.zeros(10))
+    assert sum(v.nbytes for e in store._networks.values() for _, v in e.values()) == store._bytes
+    assert store._bytes <= store.limit
+    return found
+
+
+def test_a_full_store_keeps_what_the_next_pass_asks_for():
+    store = EmbeddingStore(limit=9 * 80)
+    cells = [*"abcdefghij"]
+    assert [len(ask(store, "net", cells)) for _ in range(30)] == [0] + [9] * 29
+    assert len(store) == 9
+    store.put("net", cells[0], np.zeros(1000))  # more than there is room for
+    assert len(store) == 8
+
+
+def test_the_network_used_longest_ago_gives_way_first():
+    store = EmbeddingStore(limit=6 * 80)
+    for network in "ABA":
+        ask(store, network, "abc")
+    ask(store, "C", "ab")
+    assert [len([*store._networks.get(n, ())]) for n in "ABC"] == [3, 1, 2]
+    ask(store, "C", "abcdefgh")
+    assert ask(store, "A", "abc") == []
+    assert len(ask(store, "C", "abcdefgh")) == 3
+
+
+def test_what_nobody_asks_for_any_more_gives_way():
+    store = EmbeddingStore(limit=4 * 80)
+    ask(store, "net", "abcd")
+    found = [len(ask(store, "net", "wxyz")) for _ in range(8)]
+    assert found[0] == found[2] == 0
+    assert found[-1] == 4
 
 
 def test_folds_agree_on_coarse_statistics():

@@ -163,7 +163,7 @@ def test_in_a_pipeline_and_a_search():
         ({"modalities": ("audio",)}, "give two of"),
         ({"modalities": ("audio", "smell")}, "give two of"),
         ({"mu": "guess"}, "mu='guess' is unknown"),
-        ({"mu": 1.5}, "number from 0 to 1"),
+        ({"mu": 1.5}, "a number, between 0 and 1"),
         ({"ablation": "S7"}, "ablation='S7' is unknown"),
         ({"predict_modality": "visual"}, "predict_modality='visual' is unknown"),
         ({"hidden": 30}, "n_heads=4"),

@@ -120,14 +120,14 @@ def test_predictions_depend_on_their_own_row_only(sequences, fitted):
 def test_cells_of_unequal_size_are_refused(sequences, fitted):
     X, y = sequences
     cells = [x[:, :18] if i == 4 else x for i, x in enumerate(X)]
-    message = r"row 4 is \(5, 18\).*fitted on \(5, 20\).*set duration= of MFCC"
+    message = r"row 4 has .* \(1, 5, 18\).*fitted on \(1, 5, 20\).*set duration= of MFCC"
     with pytest.raises(ValueError, match=message):
         GMTCNetClassifier(**SMALL).fit(make_table(audio=cells), y)
     with pytest.raises(ValueError, match=message):
         fitted.predict(make_table(audio=cells))
-    with pytest.raises(ValueError, match=r"row 0 is \(4, 20\)"):
+    with pytest.raises(ValueError, match=r"row 0 has .* \(1, 4, 20\)"):
         fitted.predict(X[:, :4])
-    with pytest.raises(ValueError, match=r"row 0 is \(5, 18\)"):
+    with pytest.raises(ValueError, match=r"row 0 has .* \(1, 5, 18\)"):
         clone(fitted).partial_fit(X, y).partial_fit(X[:, :, :18], y)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from joblib import Parallel, delayed, parallel_config
+from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.inspection import permutation_importance
 from sklearn.model_selection import GridSearchCV, cross_val_predict
@@ -18,7 +19,7 @@ from skorch.callbacks import Callback
 
 from classifiers.small_clips import QUICK, make_clips
 from skfdan import FDANClassifier, make_table
-from skfdan.classifiers import MISAClassifier
+from skfdan.classifiers import MISAClassifier, TorchvisionClassifier
 from skfdan.preprocessing._embedding_store import STORE
 
 SMALL = QUICK | {"max_epochs": 2}
@@ -61,6 +62,31 @@ def test_a_network_that_gives_nan_is_not_believed():
         clf.module_.classifier.weight[0, 0] = float("nan")
     with pytest.raises(ValueError, match=r"gives NaN for row 0 \(3 of 3 rows\)"):
         clf.predict(X_aud[:3])
+
+
+@pytest.mark.parametrize("modality", ["audio", "fused"])
+@pytest.mark.parametrize(
+    "clf",
+    [
+        FDANClassifier(**SMALL, inference="bypass"),
+        TorchvisionClassifier(
+            arch="cnn", predict_modality="fused", weights=None, max_epochs=2, verbose=0
+        ),
+    ],
+    ids=lambda clf: type(clf).__name__,
+)
+def test_nan_of_one_modality_is_not_made_up_for_by_another(clf, modality):
+    rng = np.random.default_rng(0)
+    X = make_table(
+        visual=list(rng.normal(size=(12, 3)).astype("f")),
+        audio=list(rng.normal(size=(12, 4)).astype("f")),
+    )
+    clf = clone(clf).fit(X, np.arange(12) % 2).set_params(predict_modality=modality)
+    X.at[4, "audio"] = np.full(4, 3e38, "f")
+    with pytest.raises(ValueError, match=r"network gives NaN for row 4 \(1 of 12 rows\)"):
+        clf.predict(X)
+    X.at[4, "audio"] = None
+    assert np.isfinite(clf.set_params(predict_modality="fused").predict_proba(X)).all()
 
 
 def test_predictions_in_several_threads_leave_the_network_alone():

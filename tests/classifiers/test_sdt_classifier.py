@@ -399,7 +399,7 @@ def test_weights_of_classes_count_rows():
     [
         ({"modalities": ()}, "give one or several of 'text', 'audio', 'visual'"),
         ({"modalities": ("text", "smell")}, "give one or several"),
-        ({"temperature": 0}, "temperature=0: it must be greater than 0"),
+        ({"temperature": 0}, "temperature=0: it must be a number, above 0"),
         ({"unimodal_gate": "open"}, "unimodal_gate='open' is unknown"),
         ({"hidden": 10, "n_heads": 4}, "hidden=10 can't be divided among n_heads=4"),
         ({"dialogue": [1, 2]}, r"dialogue=\[1, 2\]: give the name of a column of X, or None"),

@@ -255,7 +255,7 @@ def test_faces_are_left_alone():
     ("parameters", "words"),
     [
         ({"weighting": "war"}, "weighting='war' is unknown"),
-        ({"validation_fraction": 1.0}, r"validation_fraction=1.0.*between 0 and 1"),
+        ({"validation_fraction": 1.0}, r"validation_fraction=1.0.*above 0 and below 1"),
         ({"n_heads": 3}, r"n_heads=3 must divide 2 \* lstm_hidden=8"),
         ({"dropout": 1.5}, "dropout=1.5"),
         ({"channels": 0}, "channels=0"),

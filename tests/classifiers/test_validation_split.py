@@ -26,7 +26,7 @@ def held_rows(y, fraction=0.1, seed=0, groups=None):
     cells = np.zeros((len(y), 1), dtype=np.float32)
     samples = {"audio": ModalitySamples(cells, np.arange(len(y)))}
     rng = np.random.RandomState(seed)
-    train, (_, valid, _) = hold_out(samples, "audio", y, groups, fraction, rng)
+    train, valid = hold_out(samples, "audio", y, groups, fraction, rng)
     assert not set(train["audio"].rows) & set(valid.rows)
     assert len(train["audio"]) + len(valid) == len(y)
     return valid.rows
@@ -90,7 +90,7 @@ def test_groups_of_a_search_reach_early_stopping_by_routing_alone(monkeypatch, r
 
     def spy(samples, lead, y, groups, *rest):
         train, held = hold_out(samples, lead, y, groups, *rest)
-        seen.append((groups, set().union(*(s.rows for s in train.values())), set(held[1].rows)))
+        seen.append((groups, set().union(*(s.rows for s in train.values())), set(held.rows)))
         return train, held
 
     monkeypatch.setattr(base, "hold_out", spy)

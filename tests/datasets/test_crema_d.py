@@ -46,6 +46,22 @@ def test_without_demographics(tmp_path):
     assert load_crema_d(tmp_path).frame[["sex", "age"]].isna().all(axis=None)
 
 
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("1001,51,Male\n1001,51,Male\n", "data row 2 of .* has an ActorID that is there already"),
+        ("1001,51,Male\n1002,old,Male\n", "data row 2 of .* Age that is no whole number.*'old'"),
+        ("1001,51.5,Male\n", "data row 1 of .* Age that is no whole number"),
+    ],
+)
+def test_demographics_that_cannot_be_right(tmp_path, rows, message):
+    touch(tmp_path, "1001_IEO_HAP_LO.wav")
+    (tmp_path / "VideoDemographics.csv").write_text(f"ActorID,Age,Sex\n{rows}")
+    with pytest.raises(ValueError, match=rf"CREMA-D: {message}") as error:
+        load_crema_d(tmp_path)
+    assert repr(str(tmp_path / "VideoDemographics.csv")) in str(error.value)
+
+
 def test_all_emotions(tmp_path):
     codes = ("ANG", "DIS", "FEA", "HAP", "NEU", "SAD")
     touch(tmp_path, *(f"1091_DFA_{c}_XX.wav" for c in codes))

@@ -164,7 +164,8 @@ def contents(clf: FDANClassifier, X) -> dict[str, object]:
 def fit(send, folder: Path | None, result: Path) -> None:
     X_vis, X_aud, y = clips()
     send("start")
-    clf = classifier(checkpoint_dir=folder, callbacks=[Tell(send)])
+    # Partly frozen: that part is in a file of its own.
+    clf = classifier(backbone_trainable="block3", checkpoint_dir=folder, callbacks=[Tell(send)])
     clf.fit(X_vis, X_aud, y)
     result.write_bytes(pickle.dumps(contents(clf, X_aud)))
 
@@ -231,7 +232,7 @@ def kill_fits(kills: int, rng: random.Random, folder: Path) -> Counter:
             counts["kills"] += 1
             counts["restarts"] += 1
             counts["before the first epoch was kept"] += not (place / _FILE).exists()
-            counts["while writing"] += any(place.glob(f".{_FILE}.*.tmp"))
+            counts["while writing"] += any(place.glob(".checkpoint.*.tmp"))
         else:
             raise ViolationError(f"a fit did not complete in {_ATTEMPTS} starts")
         found = pickle.loads(result.read_bytes())
@@ -240,8 +241,16 @@ def kill_fits(kills: int, rng: random.Random, folder: Path) -> Counter:
             raise ViolationError(f"the fit ended otherwise: {', '.join(different[:5])}")
         if any(place.glob("*.tmp")) or any(place.glob(".*.tmp")):
             raise ViolationError("a completed fit leaves temporary files")
+        check_frozen(place)
         counts["completed"] += 1
     return counts
+
+
+def check_frozen(folder: Path) -> None:
+    """Look that what is frozen lies in one file."""
+    found = [*folder.glob("checkpoint.frozen-*")]
+    if len(found) != 1:
+        raise ViolationError(f"a completed fit has {len(found)} files of what is frozen")
 
 
 def kill_caches(kills: int, rng: random.Random, folder: Path) -> Counter:
@@ -387,6 +396,7 @@ def every_step_of_fit(kills: int, rng: random.Random, folder: Path) -> Counter:
         counts[f"before {lines[-1]}"] += 1
     if pickle.loads(result.read_bytes()) != expected:
         raise ViolationError("the fit ended otherwise")
+    check_frozen(place)
     return counts
 
 

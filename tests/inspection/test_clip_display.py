@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from fuzz.media_sources import write_video
 from matplotlib import pyplot as plt
 from PIL import Image
 from sklearn.exceptions import NotFittedError
@@ -83,6 +84,18 @@ def test_video_without_sound_and_pictures(tmp_path, files):
         display = ClipDisplay.from_file(source, n_frames=1, faces=FACES)
         assert list(display.axes_) == ["frame0"]
         assert display.axes_["frame0"].get_title(loc="left") == source.name
+
+
+def test_sound_that_outlasts_the_pictures(tmp_path):
+    """Frames are told the times at which they are shown: those of the pictures' two seconds."""
+    path = tmp_path / "clip.mp4"
+    shades = [np.full((32, 32, 3), 10 * i, dtype=np.uint8) for i in range(20)]
+    write_video(path, shades, "libx264", "aac", seconds=6)
+    faces = FaceFrames(detector=None, size=32)
+    display = ClipDisplay.from_file(path, n_frames=3, faces=faces)
+    assert display.frame_times == pytest.approx([1 / 3, 1, 5 / 3], abs=0.02)
+    shown = [frame.mean() / 100 for frame in display.frames]  # ten frames a second
+    assert display.frame_times == pytest.approx(shown, abs=0.1)
 
 
 def test_sound_in_a_container_of_videos(tmp_path, files):

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
-from sklearn.model_selection import KFold, LeaveOneGroupOut, cross_val_score
+from sklearn.model_selection import KFold, LeaveOneGroupOut, cross_val_score, cross_validate
 
-from skfdan import AudioHoldout, make_table, stack_modalities, unpair
+from skfdan import SCORING, AudioHoldout, FDANClassifier, make_table, stack_modalities, unpair
 from skfdan.datasets import load_meld
 from skfdan.model_selection import PROTOCOLS, Protocol, make_protocol
 from skfdan.table import is_missing
@@ -94,6 +94,29 @@ def test_disjoint_shares_no_speaker(corpus, seed):
         assert set(train) == {i for i in range(len(table)) if groups[i] not in heard}
     tested = np.concatenate([test for _, test in splits])
     assert sorted(tested) == sorted(voices)
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (None, r"draws from the voices of every class; give split\(X, y\)"),
+        ([*"aaaaaaaaa", "b"], "the class 'b' has only one; leave that voice out"),
+        ([0] * 9 + [1], "the class 1 has only one"),
+        ([*"aabbcc"], "would test 2 of 6 voices, fewer than the 3 classes"),
+    ],
+)
+def test_what_the_paper_cannot_divide(y, message):
+    table = make_table(audio=[f"{i}.wav" for i in range(10 if y is None else len(y))])
+    with pytest.raises(ValueError, match=message):
+        next(make_protocol("paper").split(table, y))
+
+
+def test_the_paper_tells_of_a_class_that_it_does_not_test():
+    y = np.array(["anger"] * 30 + ["fear"] * 2)
+    table = make_table(audio=[f"{i}.wav" for i in range(32)])
+    with pytest.warns(UserWarning, match=r"no voice of the class 'fear', which has 2, in \d of 3"):
+        splits = list(make_protocol("paper", n_splits=3).split(table, y))
+    assert any("fear" not in y[test] for _, test in splits)
 
 
 def test_disjoint_needs_speakers():
@@ -238,7 +261,49 @@ def test_a_part_without_a_voice():
         next(make_protocol("meld-official", parts=["test"] * 2).split(table))
 
 
+def test_voices_of_meld_s_parts_without_a_label():
+    table = make_table(audio=list("abcdef"))
+    parts = ["train", "train", "dev", "test", "test", "test"]
+    protocol = make_protocol("meld-official", parts=parts)
+    [(train, test)] = protocol.split(table, ["joy", None, "fear", "joy", None, "fear"])
+    assert (train.tolist(), test.tolist()) == ([0, 1, 2], [3, 5])
+    with pytest.raises(ValueError, match="No labelled voice of the part 'test' is there"):
+        next(protocol.split(table, ["joy", None, "fear", None, None, None]))
+
+
 # What all have in common
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        lambda y: [None if c < 0 else c for c in y.tolist()],
+        lambda y: np.where(y < 0, None, y.astype(object)),
+        lambda y: np.where(y < 0, np.nan, y),
+        lambda y: np.where(y < 0, None, np.array(["joy", "fear"], dtype=object)[y]),
+    ],
+    ids=["list", "object", "nan", "words"],
+)
+@pytest.mark.parametrize("name", ["paper", "disjoint"])
+def test_voices_without_a_label_train_and_are_not_scored(name, kind):
+    y, groups = np.arange(40) % 2, np.repeat(np.arange(4), 10)
+    cells = np.random.default_rng(0).normal(size=(40, 4)) + 3 * y[:, None]
+    table, y, groups = unpair(make_table(visual=cells, audio=cells), y, groups)
+    y[voices_of(table)[::3]] = -1
+    clf = FDANClassifier(adaptation="dsan", bottleneck=4, max_epochs=1, random_state=0, verbose=0)
+    scores = cross_validate(
+        clf,
+        table,
+        kind(y),
+        groups=groups,
+        cv=make_protocol(name, n_splits=2),
+        scoring=SCORING,
+        error_score="raise",
+    )
+    assert all(np.isfinite(scores[f"test_{metric}"]).all() for metric in SCORING)
+    for train, test in make_protocol(name, n_splits=2).split(table, kind(y), groups):
+        assert (y[test] >= 0).all()
+        assert (y[train] < 0).any()
 
 
 def make_any(name, n):

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -142,6 +144,19 @@ def test_values_that_are_all_the_same_are_divided_by_one(constant):
     np.testing.assert_allclose(mean, values[0], rtol=1e-12)
     assert std.tolist() == [1.0, 1.0]
     assert image_spec(values.astype(np.float32)).std == 1.0
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_statistics_are_those_of_numpy_and_take_no_copy(dtype):
+    values = (40 + 3 * np.random.default_rng(0).normal(size=(50_000, 37))).astype(dtype)
+    whole = values.astype(np.float64)
+    expected = whole.mean(0), whole.std(0)
+    tracemalloc.start()
+    found = mean_and_std(values)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_array_equal(found, expected)
+    assert peak < whole.nbytes / 2
 
 
 @pytest.mark.parametrize("value", [1.0, 1e6, 1e-30])

@@ -13,7 +13,7 @@ import pytest
 import skfdan.persistence as persistence
 from persistence import hub_stub
 from persistence.hub_stub import READ, WRITE
-from skfdan.classifiers import FDANClassifier, MISAClassifier
+from skfdan.classifiers import FDANClassifier
 from skfdan.persistence import _hub
 
 needs_hub = pytest.mark.skipif(
@@ -175,7 +175,7 @@ def test_the_loaded_folder_has_real_files_and_parameters_pass_through(stub, save
     stub.add(REPO, saved)
     seen = {}
 
-    def load(folder, params, expected):
+    def load(folder, params):
         seen.update(
             {path.name: (path.is_symlink(), path.read_bytes()) for path in folder.iterdir()}
         )
@@ -318,14 +318,6 @@ def test_foreign_content_is_refused_with_the_name_of_the_repository(
     assert "skfdan-" not in str(caught.value)  # the temporary folder
     # Weights are not fetched for a config that is refused anyway.
     assert bool(stub.asked("GET", "model.safetensors")) is (name != "config.json")
-
-
-@needs_hub
-def test_a_model_of_another_class_than_expected(stub, saved):
-    stub.add(REPO, saved)
-    assert isinstance(_hub.load_model(REPO, {}, FDANClassifier), FDANClassifier)
-    with pytest.raises(persistence.ModelError, match=r"ann/fdan .* and no MISAClassifier"):
-        _hub.load_model(REPO, {}, MISAClassifier)
 
 
 @needs_hub

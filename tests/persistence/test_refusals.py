@@ -11,7 +11,7 @@ from sklearn.compose import ColumnTransformer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from persistence import small_models as small
 from skfdan import FDANClassifier, make_table
@@ -239,11 +239,37 @@ def rewrite(model, change):
 
     tensors = load_file(model / "model.safetensors")
     config = json.loads((model / "config.json").read_text())
-    change(tensors, config["model"]["state"]["history"])
+    change(tensors, config["model"]["state"].get("history"))
     save_file(tensors, model / "model.safetensors")
     raw = (model / "model.safetensors").read_bytes()
     weights = {"sha256": hashlib.sha256(raw).hexdigest(), "size": len(raw)}
     edit(model, lambda c: c.update(model=config["model"], weights=weights))
+
+
+@pytest.mark.parametrize(
+    ("learned", "message"),
+    [
+        (torch.full((2,), float("inf"), dtype=torch.float64), "mean_ .* holds infinite values"),
+        (torch.zeros(3, dtype=torch.float64), r"mean_ .* has the shape \(3,\)"),
+        (torch.zeros(2, dtype=torch.bool), "mean_ .* has the type bool"),
+    ],
+)
+def test_what_a_scaler_cannot_have_learned(learned, message, tmp_path):
+    scaler = StandardScaler().fit(small.MATRIX[:, :2])
+    folder = save_pretrained(scaler, tmp_path / "model")
+    rewrite(folder, lambda tensors, _: tensors.update(mean_=learned))
+    with pytest.raises(ModelError, match=message):
+        load_pretrained(folder)
+    for dtype in ("<U9", "os.system", 3):
+        edit(folder, lambda c, dtype=dtype: c["model"]["state"].update(dtype=dtype))
+        with pytest.raises(ModelError, match="was fitted on the type"):
+            load_pretrained(folder)
+
+
+def test_a_network_with_nan_is_refused(model):
+    rewrite(model, lambda tensors, _: tensors["module.classifier.bias"].fill_(float("nan")))
+    with pytest.raises(ModelError, match=r"'module\.classifier\.bias' holds NaN"):
+        load_pretrained(model)
 
 
 def test_epochs_that_the_file_does_not_have(model):

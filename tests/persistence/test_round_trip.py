@@ -7,14 +7,18 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
 from sklearn.exceptions import NotFittedError
+from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
 from persistence import small_models as small
 from skfdan import FDANClassifier, make_table
 from skfdan.classifiers import MISAClassifier, TFMixClassifier
 from skfdan.persistence import load_pretrained, save_pretrained
+from skfdan.persistence._known import LEARNED
 from skfdan.preprocessing import DecodeLimits, FaceFrames, MelSpectrogram
 
 
@@ -80,6 +84,56 @@ def test_a_pipeline_comes_back(name, tmp_path):
     prepared, own = loaded[:-1].transform(X), pipeline[:-1].transform(X)
     assert type(prepared) is type(own)
     clone(loaded).fit(X, small.Y)
+
+
+GAPS = np.where(np.random.default_rng(0).random((16, 3)) < 0.3, np.nan, small.MATRIX[:, :3])
+EMPTY = np.column_stack([GAPS.astype(float), np.full(16, np.nan)])
+COUNTS = np.array([[1, 2], [1, -1], [4, 2]])
+WORDS = np.array([["a", "b"], ["a", None], ["c", "b"]], dtype=object)
+
+
+@pytest.mark.parametrize(
+    ("step", "X"),
+    [
+        *((StandardScaler(), X) for X in (GAPS, EMPTY)),
+        (MinMaxScaler(), EMPTY),
+        *((SimpleImputer(strategy=s), EMPTY) for s in ("mean", "median", "most_frequent")),
+        (SimpleImputer(keep_empty_features=True), EMPTY),
+        (SimpleImputer(strategy="constant", fill_value=0.1), EMPTY),
+        (SimpleImputer(strategy="constant", fill_value=0.1), EMPTY.astype(np.float32)),
+        (SimpleImputer(strategy="constant", missing_values=-1), COUNTS),
+        (SimpleImputer(strategy="most_frequent", missing_values=None), WORDS),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore:Skipping features without any")
+def test_a_step_of_scikit_learn_that_has_seen_gaps_comes_back(step, X, tmp_path):
+    step = clone(step).fit(X)
+    loaded = load_pretrained(save_pretrained(step, tmp_path / "model"))
+    for name in LEARNED[type(step)]:
+        found, own = (np.asarray(getattr(of, name)).tolist() for of in (loaded, step))
+        assert repr(found) == repr(own)  # NaN among objects equals nothing
+    for given in (X, X.astype(float)) if X.dtype.kind == "f" else (X,):
+        expected = step.transform(given)
+        np.testing.assert_array_equal(loaded.transform(given), expected, strict=True)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_pipeline_over_gaps_predicts_the_same(tmp_path):
+    pipeline = make_pipeline(
+        StandardScaler(), SimpleImputer(keep_empty_features=True), small.fdan(max_epochs=1)
+    )
+    pipeline.fit(EMPTY, small.Y)
+    loaded = load_pretrained(save_pretrained(pipeline, tmp_path / "model"))
+    np.testing.assert_array_equal(loaded.predict_proba(EMPTY), pipeline.predict_proba(EMPTY))
+
+
+@pytest.mark.parametrize("name", ["weights", "device", "callbacks", "cache_dir", "random_state"])
+def test_columns_may_be_named_as_parameters_are(name, tmp_path):
+    columns = ColumnTransformer([(name, StandardScaler(), [0, 1]), ("rest", "passthrough", [2])])
+    pipeline = make_pipeline(columns, small.fdan(max_epochs=1)).fit(small.MATRIX, small.Y)
+    loaded = load_pretrained(save_pretrained(pipeline, tmp_path / "model"))
+    X = small.MATRIX
+    np.testing.assert_array_equal(loaded.predict_proba(X), pipeline.predict_proba(X))
 
 
 def test_the_columns_are_checked_as_before(tmp_path):

@@ -19,7 +19,7 @@ from torch.nn.functional import interpolate
 from skfdan import FDANClassifier, make_table, save_pretrained
 from skfdan.nn import make_backbone
 from skfdan.preprocessing import BackboneEmbedding
-from skfdan.preprocessing._embedding_store import STORE
+from skfdan.preprocessing._embedding_store import _WARNED, STORE
 from skfdan.table import SKIP, as_cells
 
 SMALL = {"backbone": "cnn", "weights": None, "input_size": 16, "random_state": 0}
@@ -29,6 +29,7 @@ CHECKED = BackboneEmbedding(**SMALL)
 @pytest.fixture(autouse=True)
 def _nothing_is_known():
     STORE.clear()
+    _WARNED.clear()
 
 
 class Seen:
@@ -418,6 +419,16 @@ def test_a_folder_keeps_them_for_other_processes(clips, tmp_path):
     assert seen.images == 48
 
 
+def test_a_store_that_is_too_small_warns_once(clips, tmp_path, monkeypatch):
+    faces, _, _ = clips
+    monkeypatch.setattr(STORE, "limit", 20 * 512)
+    embed = BackboneEmbedding(**SMALL)
+    clone(embed).set_params(cache_dir=tmp_path).fit_transform(list(faces))
+    with pytest.warns(UserWarning, match=r"^BackboneEmbedding: .* Set cache_dir= to keep all"):
+        first = embed.fit_transform(list(faces))
+    np.testing.assert_array_equal(stacked(embed.transform(list(faces))), stacked(first))
+
+
 def test_what_is_returned_may_be_changed(clips):
     faces, _, _ = clips
     embed = BackboneEmbedding(**SMALL).fit(list(faces))
@@ -457,12 +468,12 @@ def test_a_classifier_on_vectors_is_one_with_a_frozen_backbone(clips, resnet_wei
         **HEAD, **given, backbone_trainable=False, callbacks=[SameStart(noted, note=True)]
     ).fit(table, y)
     assert {name.split(".")[0] for name in noted} == {"bottlenecks", "layers", "classifier"}
-    computed = len(STORE._entries)
+    computed = len(STORE)
     pipe = make_pipeline(
         columns(**given), FDANClassifier(**HEAD, callbacks=[SameStart(noted, note=False)])
     ).fit(table, y)
     # The vectors are those that the classifier has made.
-    assert len(STORE._entries) == computed == 48
+    assert len(STORE) == computed == 48
     np.testing.assert_allclose(pipe.predict_proba(table), frozen.predict_proba(table), atol=1e-6)
     assert np.ptp(frozen.predict_proba(table)[:, 0]) > 0.01
 

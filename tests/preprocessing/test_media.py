@@ -1,12 +1,13 @@
 import errno
 import pickle
+import struct
 
 import numpy as np
 import pytest
 import soundfile
 from PIL import Image
 
-from skfdan.preprocessing import FaceFrames, MediaError, MelSpectrogram
+from skfdan.preprocessing import DecodeLimits, FaceFrames, MediaError, MelSpectrogram
 from skfdan.preprocessing._frames import _decode_all
 from skfdan.preprocessing.media import (
     is_picture,
@@ -18,7 +19,7 @@ from skfdan.preprocessing.media import (
 
 
 def every_frame(path):
-    frames, count = _decode_all(path, set(range(10_000)))
+    frames, count = _decode_all(path, set(range(10_000)), DecodeLimits())
     return [frames[i] for i in range(count)]
 
 
@@ -193,6 +194,18 @@ def test_pictures_of_numbers_without_a_white_are_refused(dtype, tmp_path):
         read_image(tmp_path / "a.tif")
     Image.fromarray(np.full((4, 6), 513, np.uint16)).save(tmp_path / "b.tif")
     assert (read_image(tmp_path / "b.tif") == 2).all()
+
+
+def test_16_bit_pictures_whose_zero_is_white(tmp_path):
+    grey = np.arange(24).reshape(4, 6) * 2500
+    Image.fromarray(grey.astype(np.uint16)).save(tmp_path / "a.tif")
+    expected = 255 - read_image(tmp_path / "a.tif")
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    at = content.index(struct.pack("<HHI", 262, 3, 1)) + 8
+    assert content[at] == 1  # 0 is black
+    content[at] = 0
+    (tmp_path / "a.tif").write_bytes(content)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), expected)
 
 
 def test_folder_order_is_by_number(tmp_path):
@@ -466,3 +479,18 @@ def test_nist_sphere(tmp_path):
     samples, rate = read_audio(tmp_path / "a.sph")
     assert rate == 8000
     np.testing.assert_array_equal(samples, sound / np.float32(2**15))
+
+
+# What libsndfile says it writes, and doesn't.
+BROKEN_CODECS = {"MPEG_LAYER_III", "DWVW_12", "DWVW_16", "DWVW_24"}
+
+
+@pytest.mark.parametrize("container", ["WAV", "AIFF", "AU"])
+def test_every_codec_that_libsndfile_writes(container, tmp_path):
+    """Those of telephones, such as GSM, are ones that it cannot seek in."""
+    wave = (0.5 * np.sin(np.arange(8000) * 0.3)).astype(np.float32)
+    for codec in soundfile.available_subtypes(container).keys() - BROKEN_CODECS:
+        soundfile.write(tmp_path / "a", wave, 8000, subtype=codec, format=container)
+        samples, _ = read_audio(tmp_path / "a")
+        assert 0 <= len(samples) - len(wave) < 400, codec  # whole blocks
+        assert np.corrcoef(samples[: len(wave)], wave)[0, 1] > 0.99, codec

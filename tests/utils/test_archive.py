@@ -9,7 +9,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from skfdan.utils.archive import ArchiveError, read_archive, replacing, write_archive
+from skfdan.utils.archive import (
+    ArchiveError,
+    archive_digest,
+    read_archive,
+    replacing,
+    write_archive,
+)
 
 FACTS = {"epoch": 3, "name": "jö\n", "loss": 0.1 + 0.2, "none": None, "list": [1, [2.5, "x"]]}
 
@@ -276,3 +282,11 @@ def test_a_full_disk_names_the_file(tmp_path, monkeypatch):
     assert caught.value.errno == errno.ENOSPC
     assert caught.value.filename == str(tmp_path / "a")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_digest_is_known_before_anything_is_written(tmp_path):
+    turned = {"turned": torch.arange(6.0).reshape(2, 3).T}
+    for tensors in (example(), turned, {}):
+        assert archive_digest(tensors, FACTS) == write_archive(tmp_path / "a", tensors, FACTS)
+    digests = {archive_digest(t, f) for t in (example(), turned) for f in (FACTS, {})}
+    assert len(digests) == 4
