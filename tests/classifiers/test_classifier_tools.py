@@ -435,3 +435,30 @@ def test_checkpoints_of_skorch(clips, tmp_path):
         assert torch.equal(clf.module_.state_dict()[name], value)
     with pytest.raises(NotFittedError):
         FDANClassifier().load_params(f_params=tmp_path / "train_end_params.pt")
+
+
+def weights_of(clf):
+    return {name: w.clone() for name, w in clf.module_.state_dict().items()}
+
+
+def test_early_stopping_returns_the_network_of_the_best_epoch(clips, monkeypatch):
+    X_vis, X_aud, y = clips
+    scores, weights = iter([0.2, 0.6, 0.5, 0.4, 0.3]), []
+
+    def told(self, samples, labels):
+        weights.append(weights_of(self))
+        return next(scores)
+
+    monkeypatch.setattr(FDANClassifier, "_validation_uar", told)
+    clf = FDANClassifier(**QUICK, early_stopping=True, validation_fraction=0.3, n_iter_no_change=3)
+    clf.fit(X_vis, X_aud, y)
+    assert len(weights) == 5
+    assert not torch.equal(weights[1]["classifier.weight"], weights[4]["classifier.weight"])
+    torch.testing.assert_close(weights_of(clf), weights[1], rtol=0, atol=0)
+
+
+def test_optimizer_params_come_before_the_parameters_of_the_classifier(clips):
+    given = {"momentum": 0.3, "weight_decay": 0.2, "fused": False}
+    clf = FDANClassifier(**{**QUICK, "max_epochs": 1}, weight_decay=0.01, optimizer_params=given)
+    (group,) = clf.fit(*clips).optimizer_.param_groups
+    assert {name: group[name] for name in given} == given

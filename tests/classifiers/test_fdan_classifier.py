@@ -7,9 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.exceptions import ConvergenceWarning
 from skorch.callbacks import Callback
+from torch.nn import functional as F
 
-from classifiers.small_clips import QUICK, make_clips
+from classifiers.small_clips import EMOTIONS, QUICK, make_clips
 from skfdan import FDANClassifier, make_table
+from skfdan.nn import lmmd
 
 # ---------------------------------------------------------------------- the method
 
@@ -339,3 +341,35 @@ def test_cells_of_unequal_size_are_resized(clips):
     assert clf.score(make_table(audio=cells), y) > 0.9
     with pytest.raises(ValueError, match="set input_size"):
         FDANClassifier(**{**QUICK, "input_size": None}).fit(make_table(audio=cells), y)
+
+
+class Spy(FDANClassifier):
+    """Notes the LMMD of every step beside that of its features and of their directions."""
+
+    def _loss_terms(self, output, y):
+        loss, terms = super()._loss_terms(output, y)
+        (z,) = output.adapted()
+        labels = y["visual"], y["audio"]
+        plain = lmmd(z["visual"], z["audio"], *labels, 4).item()
+        unit = lmmd(F.normalize(z["visual"]), F.normalize(z["audio"]), *labels, 4).item()
+        self.seen = [*getattr(self, "seen", []), (terms["lmmd"].item(), plain, unit)]
+        return loss, terms
+
+
+@pytest.mark.parametrize(("variant", "times"), [("paper", 1), ("official", 2)])
+def test_the_variants_divide_lmmd_as_paper_and_code_do(clips, variant, times):
+    """Voices of two of the four classes: Eq. 8 divides by 4, the released code by 2."""
+    X_vis, X_aud, y = clips
+    two = np.isin(y, EMOTIONS[:2])
+    clf = Spy(**{**QUICK, "max_epochs": 1, "batch_size": 40}, variant=variant)
+    clf.fit(X_vis, X_aud[two], y_vis=y, y_aud=y[two])
+    for got, plain, _ in clf.seen:
+        assert got == pytest.approx(times * plain, rel=1e-4)
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_features_are_normalised_for_lmmd_on_demand(clips, normalize):
+    clf = Spy(**{**QUICK, "max_epochs": 1}, n_layers=0, lmmd_normalize=normalize).fit(*clips)
+    for got, plain, unit in clf.seen:
+        assert got == pytest.approx(unit if normalize else plain, rel=1e-4)
+        assert unit != pytest.approx(plain, rel=1e-3)

@@ -1,8 +1,9 @@
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
 from skfdan.datasets import load_savee
+from skfdan.datasets.savee import _parse
 
 
 def touch(root, *names):
@@ -101,3 +102,9 @@ def test_both_layouts_at_once_are_a_duplicate(tmp_path):
 def test_case_of_a_speakers_folder_does_not_count(tmp_path):
     touch(tmp_path, "audiodata/dc/a01.wav")
     assert load_savee(tmp_path).groups.tolist() == ["savee-DC"]
+
+
+def test_the_innermost_folder_names_the_speaker():
+    clip, _, fields = _parse(PurePosixPath("KL/copies/DC/a01.wav"), Path())
+    assert clip == "DC_a01"
+    assert fields["speaker"] == "savee-DC"

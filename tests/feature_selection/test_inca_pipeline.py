@@ -102,3 +102,10 @@ def test_pipeline_on_a_modality_table():
     assert (pipeline.fit(words, y).predict(words) == y).all()
     by_column = cross_val_score(pipeline, table[["audio"]], y, cv=3)
     np.testing.assert_array_equal(cross_val_score(pipeline, table, y, cv=3), by_column)
+
+
+def test_parameters_reach_their_steps(tmp_path):
+    pipeline = make_inca_pipeline(n_jobs=2, cache_dir=tmp_path, random_state=7, verbose=0)
+    features, selection = pipeline["features"], pipeline["selection"]
+    assert (features.n_jobs, features.cache_dir, features.verbose) == (2, tmp_path, 0)
+    assert (selection.n_jobs, selection.random_state) == (2, 7)

@@ -424,3 +424,27 @@ def test_cmd_does_not_depend_on_the_unit(span):
     expected.backward()
     found.backward()
     torch.testing.assert_close(wide.grad * span, source.grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["lmmd", "dsan"])
+def test_divide_by_all_matters_where_a_class_lacks(name):
+    """Of three classes the voices have two: Eq. 8 divides by 3, the released codes by 2."""
+    g = torch.Generator().manual_seed(0)
+    layers = [{m: torch.randn(n, 4, generator=g) for m, n in (("visual", 6), ("audio", 4))}]
+    logits = {m: torch.randn(n, 3, generator=g) for m, n in (("visual", 6), ("audio", 4))}
+    y = {"visual": torch.arange(6) % 3, "audio": torch.tensor([0, 1, 1, 0])}
+    by_all, by_shared = (
+        AdaptationLoss(name, 1, 4, 3, divide_by_all=all_)(layers, logits, y, 0.0).item()
+        for all_ in (True, False)
+    )
+    (z,) = layers
+    assert by_all == pytest.approx(lmmd(*z.values(), *y.values(), 3).item(), rel=1e-5)
+    assert by_shared == pytest.approx(1.5 * by_all, rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_moments_of_half_precision_are_single(dtype):
+    z_s, z_t = torch.rand(2, 64, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
+    value = cmd(z_s, z_t)
+    assert value.dtype == torch.float32
+    assert value.item() == pytest.approx(cmd(z_s.double(), z_t.double()).item(), rel=1e-4)

@@ -308,3 +308,15 @@ def test_a_larger_gap_between_the_domains_raises_mu():
     loss(z_s, z_t, *probabilities())
     loss.end_epoch()
     assert loss.mu.item() == 1.0
+
+
+@pytest.mark.parametrize("empty", ["source", "target"])
+def test_mu_stays_until_both_domains_were_seen(empty):
+    loss = DAANLoss(5, 3).double().train()
+    loss.mu.fill_(0.3)
+    n = {"source": 6, "target": 4} | {empty: 0}
+    z = [torch.randn(k, 5, dtype=torch.float64) for k in n.values()]
+    p = [torch.full((k, 3), 1 / 3, dtype=torch.float64) for k in n.values()]
+    loss(*z, *p)
+    loss.end_epoch()
+    assert loss.mu.item() == pytest.approx(0.3)

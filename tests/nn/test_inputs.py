@@ -165,3 +165,19 @@ def test_the_smallest_step_of_float32_is_a_difference(value):
     values[::2] = np.nextafter(np.float32(value), np.float32(np.inf))
     _, std = mean_and_std(values.astype(np.float64))
     assert std[0] == pytest.approx(np.spacing(np.float32(value)) / 2)
+
+
+@pytest.mark.parametrize("n", [3, 10, 1000])
+@pytest.mark.parametrize("value", [0.1, 1e6 / 3, -7e-9])
+def test_a_constant_feature_has_no_spread_but_for_rounding(n, value):
+    mean, std = mean_and_std(np.full((n, 2), value))
+    np.testing.assert_array_equal(std, 1.0)
+    norm = InputNorm(InputSpec("vector", False, 2, mean, std))
+    moved = norm(torch.full((1, 2), np.float32(value).item()) + 1)
+    assert moved.abs().max() <= 2  # and not 1e16
+
+
+def test_a_spread_below_single_precision_is_none():
+    values = np.array([[0.0], [1e-46]])
+    norm = InputNorm(InputSpec("vector", False, 1, *mean_and_std(values)))
+    assert torch.isfinite(norm(torch.tensor([[1.0]]))).all()

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from skfdan.nn import kernels
+from skfdan.nn import kernels, lmmd
 from skfdan.nn.kernels import kernel_discrepancy
 
 
@@ -187,3 +187,32 @@ def test_torch_compile_takes_it_whole():
     expected = loss(z_s, z_t)
     torch.testing.assert_close(value, expected)
     torch.testing.assert_close(gradient, torch.autograd.grad(expected, z_s)[0])
+
+
+def far_apart(n, copies):
+    """Single-precision rows whose squared norms round by more than the bandwidth 0.01."""
+    z = 1000 * torch.randn(n, 64, generator=torch.Generator().manual_seed(0))
+    return torch.cat([z, z]) if copies else z
+
+
+def test_a_row_is_at_distance_nought_from_itself():
+    z_s, z_t = far_apart(16, copies=False).split(8)
+    weights = torch.eye(16)  # nothing but the diagonal
+    value = kernel_discrepancy(z_s, z_t, weights, bandwidth=0.01)
+    assert value.item() == pytest.approx(16 * 5)  # five kernels of distance nought
+
+
+def test_no_distance_is_negative():
+    z_s, z_t = far_apart(64, copies=True).split(64)
+    value = kernel_discrepancy(z_s, z_t, torch.full((128, 1), 1.0), bandwidth=0.01)
+    # Each kernel is at most 1; of the 128^2 pairs, only a row, its copy and they are near.
+    assert value.item() <= 128 * 2 * 5 * (1 + 1e-5)
+
+
+def test_rounding_is_no_distance():
+    """Rows that differ in their last bit alone are the same row."""
+    value = torch.tensor(1000.0)
+    z_v = torch.full((6, 16), value.item())
+    z_a = torch.full((6, 16), torch.nextafter(value, torch.tensor(2000.0)).item())
+    y = torch.arange(6) % 2
+    assert lmmd(z_v, z_a, y, y).item() < 1.0

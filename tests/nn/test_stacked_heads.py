@@ -192,3 +192,13 @@ def test_a_network_of_nan_spoils_no_other():
         torch.testing.assert_close(output.logits["audio"][i], expected[i])
         assert torch.isfinite(heads.gradients[i]).all()
     assert heads.gradients[1].isnan().any()
+
+
+@pytest.mark.parametrize("divide_by_all", [True, False])
+def test_the_discrepancy_divides_as_the_loss_does(divide_by_all):
+    adapt = AdaptationLoss("lmmd", 1, 4, 5, divide_by_all=divide_by_all)
+    z = {"visual": torch.randn(3, 6, 4), "audio": torch.randn(3, 9, 4)}
+    y = {"visual": torch.arange(6) % 3, "audio": torch.arange(9) % 4}
+    together = stacked_discrepancy(adapt, [z], y)
+    alone = [adapt([{m: z[m][i] for m in z}], {}, y, 0.0) for i in range(3)]
+    torch.testing.assert_close(together, torch.stack(alone))

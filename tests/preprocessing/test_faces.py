@@ -301,3 +301,19 @@ def test_real_clips(real_data):
         for frame, image in zip(crop, read_frames(path, 3), strict=True):
             centre = crop_square(image, (660, 330, 570, 570), size=112)
             assert np.corrcoef(frame.ravel(), centre.ravel())[0, 1] > 0.3, path.name
+
+
+def test_the_longer_side_of_a_box_makes_the_square():
+    image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    for box in ((30, 10, 20, 40), (20, 20, 40, 20)):  # upright and lying; centre (40, 30)
+        whole = image[10:50, 20:60].transpose(2, 0, 1)
+        np.testing.assert_array_equal(crop_square(image, box, size=40), whole)
+
+
+def test_the_centre_in_place_of_a_face_has_no_margin():
+    image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    faces = FaceFrames(
+        detector=lambda image: None, on_no_face="center", margin=0.25, size=40, verbose=0
+    )
+    got = faces.transform([image])[0, 0]
+    np.testing.assert_array_equal(got, image[:, 10:50].transpose(2, 0, 1))

@@ -527,3 +527,57 @@ def test_what_a_frozen_backbone_left_serves_where_nobody_can_write(tmp_path, mon
     STORE.clear()
     with pytest.raises(OSError, match="Read-only"):
         clone(clf).set_params(random_state=1).fit(X, y)
+
+
+def test_a_change_between_the_ends_is_told_by_the_time(tmp_path):
+    """Of a large file the ends are read alone; what an editor changes within moves the time."""
+    path = tmp_path / "a.wav"
+    content = bytearray(100_000)
+    path.write_bytes(content)
+    before = cache_key("mel/1", {}, path)
+    time = path.stat().st_mtime_ns
+    content[50_000] = 1
+    path.write_bytes(content)
+    os.utime(path, ns=(time, time + 1))
+    assert cache_key("mel/1", {}, path) != before
+
+
+def test_arrays_of_the_same_bytes_and_another_type_are_others():
+    silence = np.zeros(8, np.float32)
+    keys = {cache_key("mel/1", {}, silence.view(kind)) for kind in ("f4", "i4", "u4")}
+    assert len(keys) == 3
+
+
+def test_the_order_in_which_a_folder_is_listed_does_not_matter(tmp_path, monkeypatch):
+    for name in "abc":
+        (tmp_path / f"{name}.png").write_bytes(name.encode())
+    expected = cache_key("faces/1", {}, tmp_path)
+    scandir = os.scandir
+
+    class Backwards:
+        def __init__(self, path):
+            with scandir(path) as entries:
+                self.entries = sorted(entries, key=lambda e: e.name, reverse=True)
+
+        def __enter__(self):
+            return iter(self.entries)
+
+        def __exit__(self, *_):
+            pass
+
+    monkeypatch.setattr(os, "scandir", Backwards)
+    backwards = cache_key("faces/1", {}, tmp_path)
+    monkeypatch.undo()
+    assert backwards == expected
+
+
+@pytest.mark.parametrize("crop", ["center", "random"])
+def test_each_threshold_of_trim_is_another_entry(crop, tmp_path):
+    rng = np.random.default_rng(0)
+    wave = rng.normal(size=16000).astype(np.float32)
+    wave[:8000] *= 0.01  # 40 dB below the rest
+    lengths = []
+    for trim in (60.0, 20.0):
+        mel = MelSpectrogram(trim=trim, duration=None, crop=crop, cache_dir=tmp_path, verbose=0)
+        lengths.append(mel.transform([wave])[0, 0].shape[-1])
+    assert lengths[0] > lengths[1]

@@ -307,3 +307,13 @@ def test_real_clips_and_speech(real_data, librosa_load):
     for path, array in zip(speech, mel, strict=True):
         samples = librosa_load(path, sr=16000)
         np.testing.assert_allclose(array, reference(samples), atol=1e-3, rtol=0)
+
+
+def test_a_duration_of_whole_samples_has_as_many():
+    """n / 16000 * 16000 lies just below n for some n, which cost the last sample if cut off."""
+    below = [n for n in range(100, 2000) if n / 16000 * 16000 < n][:3]
+    assert below
+    wave = np.random.default_rng(0).normal(size=4000).astype(np.float32)
+    for n in below:
+        mel = MelSpectrogram(duration=n / 16000, n_fft=16, hop_length=1, n_mels=1, verbose=0)
+        assert mel.transform([wave])[0, 0].shape == (1, n + 1)
