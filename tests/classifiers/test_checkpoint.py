@@ -926,7 +926,10 @@ def test_what_is_frozen_must_be_what_it_was(tmp_path):
     (tmp_path / FILE).unlink()
     file.write_bytes(content[:-1])
     clone(clf).fit(X, y)  # anew, which does not take what is there for sound
-    assert file.read_bytes() == content
+    # Not byte by byte: safetensors writes the names of its header in any order.
+    again, _ = read_archive(file)
+    assert again.keys() == tensors.keys()
+    assert all(torch.equal(again[name], t) for name, t in tensors.items())
     watch = Watch()
     assert_same_fit(clone(clf).set_params(callbacks=[watch]).fit(X, y), clf)
     assert watch.epochs == 0
