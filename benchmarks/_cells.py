@@ -27,13 +27,12 @@ from _corpora import DIALOGUES, Corpus, Source
 from _methods import METHODS
 from _setting import Setting
 
-from skfdan import uar_score, war_score, weighted_f1_score
 from skfdan.classifiers._checkpoint import pretrained_contents
+from skfdan.metrics import SCORES
 from skfdan.table import as_cells, make_table
 
 #: Raised when the same specification begins to mean another result.
 CELL_FORMAT = 1
-SCORES = {"WAR": war_score, "UAR": uar_score, "wF1": weighted_f1_score}
 #: Parameters on which no result depends.
 _IRRELEVANT = ("verbose", "n_jobs", "cache_dir", "device", "memory", "random_state")
 #: Pictures of each emotion whose features are kept for the figure.

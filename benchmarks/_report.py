@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _cells import SCORES, hash_ids, read_cell
+from _cells import hash_ids, read_cell
 from _corpora import COMPANIONS
 from _methods import ROWS, Row
 from _plan import Line
+
+from skfdan.metrics import SCORES
 
 #: The corpora of the papers' tables, as load_published_results names them.
 PAPER_CORPORA = {"savee": "SAVEE", "meld": "MELD", "iemocap": "IEMOCAP"}

@@ -119,6 +119,7 @@ def test_scores_are_those_of_the_predictions(corpora, tmp_path):
     assert written == pytest.approx(sorted(recalls))
 
 
+@pytest.mark.slow
 def test_difference_is_paired_by_fold_and_seed(corpora, tmp_path):
     names = ("voices only", "FDAN, bank", "logistic regression")
     arguments = ("--estimators", *names, "--seeds", "2", "--epochs", "3")
