@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.metrics import accuracy_score, f1_score, make_scorer, recall_score
 from sklearn.utils.validation import column_or_1d
 
-from skfdan.table import as_labels, is_missing
+from skfdan.table import as_labels, as_numbers, is_missing
 
 __all__ = ["SCORING", "uar_score", "war_score", "weighted_f1_score"]
 
@@ -101,8 +101,5 @@ def _check_labels(who: str, y_true, y_pred) -> list[np.ndarray]:
                 f"{who}: {name} is missing (NaN or None) in row {missing[0]}; score the rows that "
                 "have a label."
             )
-        if labels.dtype == object and not any(isinstance(label, str) for label in labels):
-            # Numbers among which others were missing: scikit-learn takes no objects.
-            labels = np.array(labels.tolist())
-        checked.append(labels)
+        checked.append(as_numbers(labels))
     return checked

@@ -12,6 +12,7 @@ through cross-validation splits, ``ColumnTransformer``, ``Pipeline`` and
 from __future__ import annotations
 
 import enum
+import numbers
 import os
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -115,6 +116,13 @@ def as_labels(values: Any) -> Any:
     cells = np.asarray(values, dtype=object)
     words = any(isinstance(cell, (str, bytes)) for cell in cells.flat)
     return cells if words and any(is_missing(cell) for cell in cells.flat) else values
+
+
+def as_numbers(labels: np.ndarray) -> np.ndarray:
+    """Return numbers in an array of objects, which scikit-learn does not take, as numbers."""
+    if labels.dtype != object or not all(isinstance(v, (numbers.Number, np.bool_)) for v in labels):
+        return labels
+    return np.array(labels.tolist())
 
 
 def check_groups(groups: Any) -> np.ndarray:

@@ -419,3 +419,46 @@ def test_errors_of_the_inner_splitter_come_through(corpus):
         next(AudioHoldout(LeaveOneGroupOut()).split(table, y))
     with pytest.raises(ValueError, match="n_splits=30 cannot be greater than"):
         next(AudioHoldout(30).split(table, y))
+
+
+@pytest.mark.parametrize("kind", [list, lambda y: np.array(y, dtype=object)])
+def test_folds_are_stratified_whatever_holds_the_labels(kind):
+    """Also where only faces lack theirs."""
+    cell, n = np.zeros((1, 8, 8), np.float32), 60
+    table = make_table(visual=[None] * n + [cell] * n, audio=[cell] * n + [None] * n)
+    sorted_labels = [i // 20 for i in range(n)]
+    for faces in (sorted_labels, [None] * n):
+        y = kind(sorted_labels + faces)
+        for _, test in AudioHoldout(3).split(table, y):
+            assert min(np.bincount(np.array(sorted_labels)[test])) >= 6
+
+
+@pytest.mark.parametrize("visual", ["all", "disjoint"])
+def test_speakers_are_compared_once(visual):
+    """Not one by one with all others, as np.isin does with objects."""
+    compared = []
+
+    class Name(str):
+        __hash__ = str.__hash__
+
+        def __eq__(self, other):
+            compared.append(1)
+            return str.__eq__(self, other)
+
+    n = 400
+    cell = np.zeros(4, np.float32)
+    table = make_table(visual=[None] * n + [cell] * n, audio=[cell] * n + [None] * n)
+    groups = np.array([Name(f"s{i % 40}") for i in range(2 * n)], dtype=object)
+    y = np.arange(2 * n) % 2
+    assert len(list(AudioHoldout(KFold(4), visual).split(table, y, groups))) == 4
+    assert len(compared) < 10 * n
+
+
+def test_a_voice_of_an_unknown_speaker_is_nobodys():
+    cell = np.zeros(4, np.float32)
+    table = make_table(visual=[None] * 8, audio=[cell] * 8)
+    y = [0, 1, 0, 1, 0, 1, None, None]
+    groups = pd.Series(["a", "a", "b", "b", pd.NA, pd.NA, pd.NA, "a"], dtype="string")
+    for train, test in AudioHoldout(KFold(3)).split(table, y, groups):
+        assert 6 in train  # whoever was tested
+        assert (7 in train) == (not {0, 1} <= {*test})

@@ -43,7 +43,7 @@ class EmbeddingMixin:
         net = self.module_
         if not isinstance(net, EncoderMixin) or net.backbone_trainable is True:
             return samples
-        training, lost = net.training, STORE.lost
+        training, lost = net.training, STORE.begin()
         embedded = {}
         for modality, s in samples.items():
             embedded[modality] = self._embedded_modality(modality, s, verbose)
@@ -75,13 +75,16 @@ class EmbeddingMixin:
                     if any(v.shape != shape for v in values):  # maps of cells of several sizes
                         return samples
                     done += n
-                    # Files have several frames; as many a file as so far are to be expected.
-                    total = -(-(filled + len(values)) * len(samples) // done)
-                    if total * values[0].nbytes > CALL_BYTES:
+                    so_far, n_bytes = filled + len(values), values[0].nbytes
+                    # Files have one frame or more.
+                    least = so_far + len(samples) - done
+                    if least * n_bytes > CALL_BYTES:
                         if training:
-                            self._warn_of_size(modality, total * values[0].nbytes)
+                            self._warn_of_size(modality, least * n_bytes)
                         return samples
-                    block = _with_room(block, filled, values, total)
+                    # As many a file as so far are to be expected.
+                    expected = -(-so_far * len(samples) // done)
+                    block = _with_room(block, filled, values, min(expected, CALL_BYTES // n_bytes))
                     block[filled : filled + len(values)] = values
                     filled += len(values)
                     rows.append(part.rows)
@@ -97,9 +100,9 @@ class EmbeddingMixin:
         warn_once(
             self,
             "size",
-            f"the embeddings of the {modality} cells would take {gibibytes(n_bytes)}, and at most "
-            f"{gibibytes(CALL_BYTES)} are held, so the frozen part of the backbone runs in every "
-            f"step of the training. Use {less}, or BackboneEmbedding before the classifier, which "
+            f"the embeddings of the {modality} cells take at least {gibibytes(n_bytes)}, and no "
+            f"more than {gibibytes(CALL_BYTES)} are held, so the frozen part of the backbone runs "
+            f"in every step of the training. Use {less}, or BackboneEmbedding before the classifier, which "
             "makes one vector of each clip.",
             stacklevel=_LEVEL + 2,
         )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from sklearn.base import clone
@@ -274,6 +276,18 @@ default=None
         return self
 
 
+def _seconds(container: Any, stream: Any) -> float | None:
+    """Return how long the pictures last, of which the sound may last longer."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    # Matroska and WebM tell it of each stream in words.
+    told = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
+    if told:
+        hours, minutes, seconds = map(float, told.groups())
+        return 3600 * hours + 60 * minutes + seconds
+    return container.duration / 1e6 if container.duration else None
+
+
 def _contents(path: str) -> tuple[bool, bool, float | None]:
     """Tell whether a file has sound, whether it has pictures, and how long these last."""
     limits = as_limits(None)
@@ -284,9 +298,7 @@ def _contents(path: str) -> tuple[bool, bool, float | None]:
         return kind == "sound", kind == "picture", None
     try:
         with opened(path, "video", limits) as (container, stream):
-            seconds = None if not container.duration else container.duration / 1e6
-            if stream.duration and stream.time_base:  # the sound may be longer
-                seconds = float(stream.duration * stream.time_base)
+            seconds = _seconds(container, stream)
             return any(s.type == "audio" for s in container.streams), True, seconds
     except MediaError:
         return True, False, None  # sound only, or reading it will say what is wrong

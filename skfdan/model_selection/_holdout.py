@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 import numpy as np
+import pandas as pd
 from sklearn.base import clone
 from sklearn.model_selection import BaseCrossValidator, check_cv
 from sklearn.utils import indexable
 
-from skfdan.table import as_labels, check_groups, is_missing
+from skfdan.table import as_labels, as_numbers, check_groups, is_missing
 
 __all__ = ["AudioHoldout", "audio_rows"]
 
@@ -103,6 +104,9 @@ class AudioHoldout(BaseCrossValidator):
                 'AudioHoldout(visual="disjoint") leaves out the faces of test speakers; give '
                 "split(X, y, groups=speakers)."
             )
+        # Compared as numbers: that takes time in proportion to the rows, whatever they are. -1 is
+        # an unknown speaker.
+        speakers = np.zeros(0, int) if groups is None else pd.factorize(groups)[0]
         visual = np.setdiff1d(np.arange(len(X)), np.concatenate([audio, unlabelled]))
         groups_audio = None if groups is None else groups[audio]
         with warnings.catch_warnings():
@@ -113,13 +117,13 @@ class AudioHoldout(BaseCrossValidator):
             train, test = self._voices(audio, train), self._voices(audio, test)
             faces, others = visual, unlabelled
             if groups is not None:
-                tested = groups[test]
+                tested = speakers[test][speakers[test] >= 0]
                 if self.visual == "disjoint":
-                    faces = visual[~np.isin(groups[visual], tested)]
+                    faces = visual[~np.isin(speakers[visual], tested)]
                 else:
                     # Speakers that train anyway are not held out, whatever was tested.
-                    tested = tested[~np.isin(tested, groups[train])]
-                others = unlabelled[~np.isin(groups[unlabelled], tested)]
+                    tested = tested[~np.isin(tested, speakers[train])]
+                others = unlabelled[~np.isin(speakers[unlabelled], tested)]
             yield np.sort(np.concatenate([faces, others, train])), test
 
     def get_n_splits(self, X=None, y=None, groups=None) -> int:
@@ -163,9 +167,8 @@ class AudioHoldout(BaseCrossValidator):
         labelled = labelled_voices(y, audio, "AudioHoldout")
         unlabelled, audio = audio[~labelled], audio[labelled]
         if y is not None:
-            y = np.asarray(as_labels(y))[audio]
-            # Numbers among which others were missing: no inner splitter takes objects.
-            y = np.array(y.tolist()) if y.dtype == object and len(unlabelled) else y
+            # Of objects an inner splitter would not know that they are classes.
+            y = as_numbers(np.asarray(as_labels(y))[audio])
         return audio, unlabelled, y
 
     def _voices(self, audio: np.ndarray, positions) -> np.ndarray:

@@ -100,31 +100,22 @@ class Reader:
         check_keys(state, ("n_features_in", "names", *learned), f"the state of {cls.__name__}")
         if learned == ("cells",) and type(state["cells"]) is not bool:
             raise ModelError(f"{cls.__name__} was fitted on {state['cells']!r:.60}")
+        # Of a column without any value scikit-learn has learned NaN.
+        values = {
+            name: decode_state(state[name], f"{prefix}{name}", self._file, finite=False)
+            for name in LEARNED.get(cls, ())
+        }
+        # Before an example of so many columns is fitted, which may take long.
+        for name, value in values.items():
+            if np.ndim(value) and np.shape(value) != (state["n_features_in"],):
+                raise ModelError(f"the {name} of {cls.__name__} has the shape {np.shape(value)}")
         estimator.fit(_example(state, state.get("cells", False)))
         if isinstance(estimator, CELLS):
             if form(estimator) != state:
                 raise ModelError(f"{cls.__name__} can't have been fitted on what it says")
             return estimator
-        self._take_learned(estimator, state, prefix)
+        _take_learned(estimator, values)
         return estimator
-
-    def _take_learned(self, estimator: Any, state: dict, prefix: str) -> None:
-        """Give a transformer of scikit-learn what it has learned, in the place of an example's."""
-        who = type(estimator).__name__
-        for name in LEARNED[type(estimator)]:
-            # Of a column without any value scikit-learn has learned NaN.
-            value = decode_state(state[name], f"{prefix}{name}", self._file, finite=False)
-            found, own = np.asarray(value), np.asarray(getattr(estimator, name))
-            # Of data that lack values, each column may have seen another number of rows.
-            several = name == "n_samples_seen_" and found.shape == (estimator.n_features_in_,)
-            if found.shape != own.shape and not several:
-                raise ModelError(f"the {name} of {who} has the shape {found.shape}")
-            kinds = {found.dtype.kind, own.dtype.kind}
-            if len(kinds) > 1 and not kinds <= {"i", "u", "f"}:
-                raise ModelError(f"the {name} of {who} has the type {found.dtype}")
-            if found.dtype.kind == "f" and np.isinf(found).any():
-                raise ModelError(f"the {name} of {who} holds infinite values")
-            setattr(estimator, name, value)
 
     def _params(self, name: str, stored: Any, names: tuple, path: str) -> tuple[dict, set]:
         """Return the parameters of an estimator, and which of them whoever loads has given."""
@@ -248,6 +239,25 @@ def _named(entries: Any, n: int) -> list:
     if len(set(names)) < len(names) or any("__" in name for name in names):
         raise ModelError(f"the steps have the names {names!r:.100}")
     return entries
+
+
+def _take_learned(estimator: Any, values: dict[str, Any]) -> None:
+    """Give a transformer of scikit-learn what it has learned, in the place of an example's."""
+    who = type(estimator).__name__
+    for name, value in values.items():
+        found, own = np.asarray(value), np.asarray(getattr(estimator, name))
+        # Of data that lack values, each column may have seen another number of rows.
+        several = name == "n_samples_seen_" and found.shape == (estimator.n_features_in_,)
+        if found.shape != own.shape and not several:
+            raise ModelError(f"the {name} of {who} has the shape {found.shape}")
+        kinds = {found.dtype.kind, own.dtype.kind}
+        if len(kinds) > 1 and not kinds <= {"i", "u", "f"}:
+            raise ModelError(f"the {name} of {who} has the type {found.dtype}")
+        # Objects may be numbers too.
+        floats = found if found.dtype.kind == "f" else [v for v in found.flat if type(v) is float]
+        if np.isinf(floats).any():
+            raise ModelError(f"the {name} of {who} holds infinite values")
+        setattr(estimator, name, value)
 
 
 def _example(state: dict, cells: bool) -> Any:

@@ -106,7 +106,7 @@ def _decode_dict(pairs: list) -> dict:
 def _encode_array(array: np.ndarray) -> dict:
     """Return type and values of a one-dimensional array of numbers or strings."""
     dtype = array.dtype.newbyteorder("<").str
-    values = array.tolist()
+    values = [v.item() if isinstance(v, np.generic) else v for v in array.tolist()]
     plain = all(type(v) in (bool, int, float, str) for v in values)
     finite = all(math.isfinite(v) for v in values if type(v) is float)
     if array.ndim != 1 or not _DTYPE.fullmatch(dtype) or not plain:

@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 
 #: Bytes of embeddings that a process keeps for the fits to come.
 STORE_BYTES = 2**30
-#: How often its size a store is asked for before what was not among that counts as out of use.
-_AGE = 4
+#: What none of so many passes has used gives way. A fold of a search has up to three, a fit and
+#: predictions of its test and training rows.
+_PASSES = 4
 #: Classes that have warned, and of what.
 _WARNED: set[tuple[type, str]] = set()
 #: What is computed, with the version of the code.
@@ -39,80 +40,66 @@ _KIND = "embedding/2"
 
 
 class EmbeddingStore:
-    """Arrays by network and key, of which those give way that the next pass needs least.
+    """Arrays by key, of which those that no late pass has asked for give way.
 
-    Cells are gone through in the same order again and again. Of more than fit in, that used longest
-    ago is then always what is asked for next, and giving it up would leave nothing to be found. So
-    the network used longest ago gives way first, and of the network in use only what nobody has
-    asked for in long; without such, a new entry is refused.
+    A pass goes through the cells of one call, and the passes of a search go through the same ones
+    again and again, in the same order. Of more than fit in, what was used longest ago is then
+    always what is asked for next, and giving it up would leave nothing to be found. So what the
+    last passes have used stays, and a new entry for which there is no room is refused.
 
     Parameters
     ----------
     limit : int
-        Bytes to keep.
+        Bytes that all entries may take together.
     """
 
     def __init__(self, limit: int):
         self.limit = limit
         #: How many entries found no place, or lost theirs to others.
         self.lost = 0
-        # Entries with the bytes that had been asked for when each was last used.
-        self._networks: OrderedDict[str, OrderedDict[str, tuple[int, np.ndarray]]] = OrderedDict()
-        self._bytes = self._asked = 0
+        # Each with the pass that used it last, in the order of their use.
+        self._entries: OrderedDict[str, tuple[int, np.ndarray]] = OrderedDict()
+        self._bytes = self._pass = 0
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return sum(map(len, self._networks.values()))
+        return len(self._entries)
 
-    def get(self, network: str, key: str) -> np.ndarray | None:
+    def begin(self) -> int:
+        """Begin a pass, and return how many entries were lost before it."""
+        with self._lock:
+            self._pass += 1
+            return self.lost
+
+    def get(self, key: str) -> np.ndarray | None:
         """Return an entry, or None."""
         with self._lock:
-            if key not in self._networks.get(network, ()):
+            if key not in self._entries:
                 return None
-            _, value = self._networks[network].pop(key)
-            self._use(network, key, value)
+            _, value = self._entries.pop(key)
+            self._entries[key] = self._pass, value
             return value
 
-    def put(self, network: str, key: str, value: np.ndarray) -> None:
+    def put(self, key: str, value: np.ndarray) -> None:
         """Keep an entry, if there is room for it."""
         with self._lock:
-            self._networks.setdefault(network, OrderedDict())
-            self._networks.move_to_end(network)
-            _, old = self._networks[network].pop(key, (0, None))
+            _, old = self._entries.pop(key, (0, None))
             self._bytes -= 0 if old is None else old.nbytes
-            room = value.nbytes <= self.limit
-            while room and self._bytes + value.nbytes > self.limit:
-                room = self._give_up_one(network)
-            if room:
-                self._bytes += value.nbytes
-                self._use(network, key, value)
-            else:
-                self._asked += value.nbytes
+            while self._bytes + value.nbytes > self.limit:
+                oldest = next(iter(self._entries), None)
+                if oldest is None or self._pass - self._entries[oldest][0] < _PASSES:
+                    self.lost += 1
+                    return
+                self._bytes -= self._entries.pop(oldest)[1].nbytes
                 self.lost += 1
+            self._bytes += value.nbytes
+            self._entries[key] = self._pass, value
 
     def clear(self) -> None:
         """Forget everything."""
         with self._lock:
-            self._networks.clear()
+            self._entries.clear()
             self._bytes = 0
-
-    def _use(self, network: str, key: str, value: np.ndarray) -> None:
-        self._asked += value.nbytes
-        self._networks[network][key] = self._asked, value
-        self._networks.move_to_end(network)
-
-    def _give_up_one(self, network: str) -> bool:
-        """Take out the entry that is needed least, if that is not one in use."""
-        oldest, entries = next((n, e) for n, e in self._networks.items() if e)
-        key, (used, value) = next(iter(entries.items()))
-        if oldest == network and self._asked - used <= _AGE * self.limit:
-            return False
-        del entries[key]
-        if not entries:
-            del self._networks[oldest]
-        self._bytes -= value.nbytes
-        self.lost += 1
-        return True
 
 
 STORE = EmbeddingStore(STORE_BYTES)
@@ -148,12 +135,11 @@ def embed_distinct(
     """
     import torch
 
-    network = _name(context)
     keys = [cache_key(_KIND, context, cell) for cell in cells]
     found: dict[str, np.ndarray] = {}
     new: list[str] = []
     for key in dict.fromkeys(keys):
-        value = STORE.get(network, key)
+        value = STORE.get(key)
         if value is None:
             new.append(key)
             if cache is not None:
@@ -185,7 +171,7 @@ def embed_distinct(
                     cache.fetch(keys[i], lambda value=value: value)
             missing = missing[len(chosen) :]
     for key in new:
-        STORE.put(network, key, found[key])
+        STORE.put(key, found[key])
     return [found[key] for key in keys]
 
 
@@ -252,11 +238,6 @@ def embedding_context(net: EncoderMixin, modality: str, device: str) -> dict[str
     }
 
 
-def _name(context: dict[str, Any]) -> str:
-    """Name the network, and all else that a context holds."""
-    return hashlib.sha256(repr(sorted(context.items())).encode()).hexdigest()[:16]
-
-
 _DIGESTS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
@@ -302,7 +283,8 @@ def one_at_a_time(folder: str | os.PathLike | None, context: dict[str, Any]) -> 
     from filelock import FileLock
 
     folder = Path(folder).expanduser()
-    lock = FileLock(folder / f".{_name(context)}.lock")
+    name = hashlib.sha256(repr(sorted(context.items())).encode()).hexdigest()[:16]
+    lock = FileLock(folder / f".{name}.lock")
     try:
         os.makedirs(folder, exist_ok=True)
         lock.acquire()

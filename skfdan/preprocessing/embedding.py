@@ -311,7 +311,7 @@ class BackboneEmbedding(OneColumn):
         context = embedding_context(self.encoder_, _CELLS, device)
         cache = None if self.cache_dir is None else FileCache(self.cache_dir)
         chunks = [images[i : i + _CHUNK] for i in range(0, len(images), _CHUNK)]
-        vectors, lost = [], STORE.lost
+        vectors, lost = [], STORE.begin()
         with one_at_a_time(self.cache_dir, context):
             for chunk in progress_bar(
                 chunks,

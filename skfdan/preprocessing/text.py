@@ -223,7 +223,7 @@ class TextEmbedding(OneColumn):
             context["layer"] = self.layer
         cache = None if self.cache_dir is None else FileCache(self.cache_dir)
         chunks = [tokens[i : i + _CHUNK] for i in range(0, len(tokens), _CHUNK)]
-        values, lost = [], STORE.lost
+        values, lost = [], STORE.begin()
         with one_at_a_time(self.cache_dir, context):
             for chunk in progress_bar(
                 chunks, total=len(chunks), desc=name, unit="chunk", verbose=self.verbose

@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -219,7 +221,7 @@ def test_embeddings_beyond_the_bound_are_not_kept(monkeypatch):
         "_compute_embeddings",
         lambda self, m, s, chosen: computed.append(len(chosen)) or original(self, m, s, chosen),
     )
-    with pytest.warns(UserWarning, match=r"visual cells would take .* runs in every step") as told:
+    with pytest.warns(UserWarning, match=r"visual cells take .* runs in every step") as told:
         clf = FDANClassifier(**FROZEN).fit(X_vis, X_aud, y)
     assert [w.filename for w in told] == [__file__]
     assert computed == [4, 4]
@@ -255,9 +257,13 @@ def test_files_of_several_frames_in_several_parts(n_frames, clips, monkeypatch):
         alone = clf._embedded_modality("visual", samples.select(np.array([i])), 0)
         np.testing.assert_array_equal(parts.cells[parts.rows == i], alone.cells)
         assert len(alone) == n
-    # As many frames a file as so far are to be expected.
-    monkeypatch.setattr(_embedding, "CALL_BYTES", 5 * sum(n_frames[:2]) * 512 - 1)
-    assert clf._embedded_modality("visual", samples, 0) is samples
+    # Whatever the first files have, the others may have one frame each.
+    for bound, kept in ((sum(n_frames), True), (sum(n_frames) - 1, False)):
+        monkeypatch.setattr(_embedding, "CALL_BYTES", bound * 512)
+        again = clf._embedded_modality("visual", samples, 0)
+        assert (again is not samples) == kept
+        if kept:
+            np.testing.assert_array_equal(again.cells, parts.cells)
 
 
 def test_a_store_that_is_too_small_serves_what_it_holds(monkeypatch):
@@ -340,43 +346,51 @@ def test_training_in_bfloat16_learns_too():
     assert clf.score(make_clips(40, seed=1)[1], y) > 0.9
 
 
-def ask(store, network, names):
-    """Go through cells once, and return those that are found."""
-    found = [name for name in names if store.get(network, name) is not None]
+def ask(store, names):
+    """Go through cells once, and return how many of them are found."""
+    store.begin()
+    found = [name for name in names if store.get(name) is not None]
     for name in names:
         if name not in found:
-            store.put(network, name, np.zeros(10))
-    assert sum(v.nbytes for e in store._networks.values() for _, v in e.values()) == store._bytes
+            store.put(name, np.zeros(10))
+    assert sum(value.nbytes for _, value in store._entries.values()) == store._bytes
     assert store._bytes <= store.limit
-    return found
+    return len(found)
 
 
 def test_a_full_store_keeps_what_the_next_pass_asks_for():
     store = EmbeddingStore(limit=9 * 80)
-    cells = [*"abcdefghij"]
-    assert [len(ask(store, "net", cells)) for _ in range(30)] == [0] + [9] * 29
+    cells = "abcdefghij"
+    assert [ask(store, cells) for _ in range(30)] == [0] + [9] * 29
     assert len(store) == 9
-    store.put("net", cells[0], np.zeros(1000))  # more than there is room for
+    # Folds of a search: most cells train, the others are predicted.
+    assert [ask(store, part) for part in ("abcdefgh", "ij") * 9] == [8, 1] * 9
+    store.put(cells[0], np.zeros(1000))  # more than there is room for
     assert len(store) == 8
 
 
-def test_the_network_used_longest_ago_gives_way_first():
-    store = EmbeddingStore(limit=6 * 80)
-    for network in "ABA":
-        ask(store, network, "abc")
-    ask(store, "C", "ab")
-    assert [len([*store._networks.get(n, ())]) for n in "ABC"] == [3, 1, 2]
-    ask(store, "C", "abcdefgh")
-    assert ask(store, "A", "abc") == []
-    assert len(ask(store, "C", "abcdefgh")) == 3
-
-
-def test_what_nobody_asks_for_any_more_gives_way():
+def test_what_the_last_passes_did_not_use_gives_way():
     store = EmbeddingStore(limit=4 * 80)
-    ask(store, "net", "abcd")
-    found = [len(ask(store, "net", "wxyz")) for _ in range(8)]
-    assert found[0] == found[2] == 0
-    assert found[-1] == 4
+    ask(store, "abcd")
+    assert [ask(store, "wx") for _ in range(6)] == [0] * 4 + [2] * 2
+    assert len(store) == 4
+    for i in range(12):  # of unequal size
+        store.begin()
+        store.put(str(i), np.zeros(30))
+
+
+def test_two_modalities_share_a_store_that_is_too_small(monkeypatch):
+    X_vis, X_aud, y = make_clips(40)
+    monkeypatch.setattr(STORE, "limit", 60 * 512)  # of 80
+    seen = Seen()
+    counts = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # it is told once a process
+        for _ in range(3):
+            seen.images = 0
+            FDANClassifier(**FROZEN | {"backbone": seen, "max_epochs": 1}).fit(X_vis, X_aud, y)
+            counts.append(seen.images)
+    assert counts == [80, 20, 20]
 
 
 def test_folds_agree_on_coarse_statistics():

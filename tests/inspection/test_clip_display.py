@@ -86,9 +86,10 @@ def test_video_without_sound_and_pictures(tmp_path, files):
         assert display.axes_["frame0"].get_title(loc="left") == source.name
 
 
-def test_sound_that_outlasts_the_pictures(tmp_path):
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv"])
+def test_sound_that_outlasts_the_pictures(name, tmp_path):
     """Frames are told the times at which they are shown: those of the pictures' two seconds."""
-    path = tmp_path / "clip.mp4"
+    path = tmp_path / name
     shades = [np.full((32, 32, 3), 10 * i, dtype=np.uint8) for i in range(20)]
     write_video(path, shades, "libx264", "aac", seconds=6)
     faces = FaceFrames(detector=None, size=32)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.compose import ColumnTransformer
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -260,10 +261,33 @@ def test_what_a_scaler_cannot_have_learned(learned, message, tmp_path):
     rewrite(folder, lambda tensors, _: tensors.update(mean_=learned))
     with pytest.raises(ModelError, match=message):
         load_pretrained(folder)
-    for dtype in ("<U9", "os.system", 3):
-        edit(folder, lambda c, dtype=dtype: c["model"]["state"].update(dtype=dtype))
-        with pytest.raises(ModelError, match="was fitted on the type"):
-            load_pretrained(folder)
+
+
+@pytest.mark.parametrize("dtype", ["<U9", "os.system", 3])
+def test_types_that_no_scaler_is_fitted_on(dtype, tmp_path):
+    folder = save_pretrained(StandardScaler().fit(small.MATRIX[:, :2]), tmp_path / "model")
+    edit(folder, lambda c: c["model"]["state"].update(dtype=dtype))
+    with pytest.raises(ModelError, match="was fitted on the type"):
+        load_pretrained(folder)
+
+
+def test_columns_that_nothing_was_learned_of_cost_no_time(tmp_path, monkeypatch):
+    imputer = SimpleImputer(strategy="most_frequent").fit(small.MATRIX[:, :2])
+    folder = save_pretrained(imputer, tmp_path / "model")
+    edit(folder, lambda c: c["model"]["state"].update(n_features_in=2**20))
+    monkeypatch.setattr(SimpleImputer, "fit", None)
+    with pytest.raises(ModelError, match=r"statistics_ .* has the shape \(2,\)"):
+        load_pretrained(folder)
+
+
+def test_objects_may_be_infinite_numbers_too(tmp_path):
+    words = np.array([["a", "b"], ["a", None]], dtype=object)
+    imputer = SimpleImputer(strategy="most_frequent", missing_values=None).fit(words)
+    folder = save_pretrained(imputer, tmp_path / "model")
+    learned = {"dtype": "|O", "values": [{"@float": "inf"}, "b"]}
+    edit(folder, lambda c: c["model"]["state"]["statistics_"].update({"@array": learned}))
+    with pytest.raises(ModelError, match=r"statistics_ .* holds infinite values"):
+        load_pretrained(folder)
 
 
 def test_a_network_with_nan_is_refused(model):

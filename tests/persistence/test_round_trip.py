@@ -89,6 +89,7 @@ def test_a_pipeline_comes_back(name, tmp_path):
 GAPS = np.where(np.random.default_rng(0).random((16, 3)) < 0.3, np.nan, small.MATRIX[:, :3])
 EMPTY = np.column_stack([GAPS.astype(float), np.full(16, np.nan)])
 COUNTS = np.array([[1, 2], [1, -1], [4, 2]])
+NUMBERS = np.array([[np.int64(1), 2.5], [np.int64(1), None], [None, np.float32(3)]], dtype=object)
 WORDS = np.array([["a", "b"], ["a", None], ["c", "b"]], dtype=object)
 
 
@@ -103,6 +104,7 @@ WORDS = np.array([["a", "b"], ["a", None], ["c", "b"]], dtype=object)
         (SimpleImputer(strategy="constant", fill_value=0.1), EMPTY.astype(np.float32)),
         (SimpleImputer(strategy="constant", missing_values=-1), COUNTS),
         (SimpleImputer(strategy="most_frequent", missing_values=None), WORDS),
+        (SimpleImputer(strategy="most_frequent", missing_values=None), NUMBERS),
     ],
 )
 @pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore:Skipping features without any")
@@ -110,7 +112,8 @@ def test_a_step_of_scikit_learn_that_has_seen_gaps_comes_back(step, X, tmp_path)
     step = clone(step).fit(X)
     loaded = load_pretrained(save_pretrained(step, tmp_path / "model"))
     for name in LEARNED[type(step)]:
-        found, own = (np.asarray(getattr(of, name)).tolist() for of in (loaded, step))
+        found, own = (np.asarray(getattr(of, name)).ravel().tolist() for of in (loaded, step))
+        own = [v.item() if isinstance(v, np.generic) else v for v in own]  # of NumPy among objects
         assert repr(found) == repr(own)  # NaN among objects equals nothing
     for given in (X, X.astype(float)) if X.dtype.kind == "f" else (X,):
         expected = step.transform(given)
