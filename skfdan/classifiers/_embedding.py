@@ -102,8 +102,8 @@ class EmbeddingMixin:
             "size",
             f"the embeddings of the {modality} cells take at least {gibibytes(n_bytes)}, and no "
             f"more than {gibibytes(CALL_BYTES)} are held, so the frozen part of the backbone runs "
-            f"in every step of the training. Use {less}, or BackboneEmbedding before the classifier, which "
-            "makes one vector of each clip.",
+            f"in every step of the training. Use {less}, or BackboneEmbedding before the "
+            "classifier, which makes one vector of each clip.",
             stacklevel=_LEVEL + 2,
         )
 
