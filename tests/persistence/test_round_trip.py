@@ -107,7 +107,11 @@ WORDS = np.array([["a", "b"], ["a", None], ["c", "b"]], dtype=object)
         (SimpleImputer(strategy="most_frequent", missing_values=None), NUMBERS),
     ],
 )
-@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore:Skipping features without any")
+@pytest.mark.filterwarnings(
+    "ignore::RuntimeWarning",
+    "ignore:Skipping features without any",
+    "ignore:Currently, when:FutureWarning",  # of scikit-learn 1.7
+)
 def test_a_step_of_scikit_learn_that_has_seen_gaps_comes_back(step, X, tmp_path):
     step = clone(step).fit(X)
     loaded = load_pretrained(save_pretrained(step, tmp_path / "model"))
