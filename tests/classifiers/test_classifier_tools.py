@@ -202,7 +202,7 @@ def test_cuda_agrees_with_cpu_and_pickles_for_machines_without_gpu(clips):
 # ---------------------------------------------------------------------- early stopping
 
 
-def test_early_stopping_keeps_the_best_epoch(clips):
+def test_early_stopping_waits_for_a_better_epoch(clips):
     X_vis, X_aud, y = clips
     clf = FDANClassifier(
         **{**QUICK, "max_epochs": 60},

@@ -108,7 +108,9 @@ WORDS = np.array([["a", "b"], ["a", None], ["c", "b"]], dtype=object)
     ],
 )
 @pytest.mark.filterwarnings(
-    "ignore::RuntimeWarning",
+    # Of a column without any value.
+    "ignore:All-NaN slice encountered:RuntimeWarning",
+    "ignore:invalid value encountered in divide:RuntimeWarning",
     "ignore:Skipping features without any",
     "ignore:Currently, when:FutureWarning",  # of scikit-learn 1.7
 )
@@ -124,7 +126,7 @@ def test_a_step_of_scikit_learn_that_has_seen_gaps_comes_back(step, X, tmp_path)
         np.testing.assert_array_equal(loaded.transform(given), expected, strict=True)
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:invalid value encountered in divide:RuntimeWarning")
 def test_a_pipeline_over_gaps_predicts_the_same(tmp_path):
     pipeline = make_pipeline(
         StandardScaler(), SimpleImputer(keep_empty_features=True), small.fdan(max_epochs=1)
